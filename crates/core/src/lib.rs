@@ -1,0 +1,9 @@
+//! Decisions without I/O.
+//!
+//! Everything here is a pure function or a pure state machine: no runtime, no files, no clock, no
+//! random source. Time, randomness and stored state are arguments. The crates above perform what
+//! is decided here.
+
+pub mod id;
+pub mod name;
+pub mod register;

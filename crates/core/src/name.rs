@@ -1,0 +1,221 @@
+//! Register names: which register a bucket, an object, an invite or a layout version lives in.
+//!
+//! A name is a tag byte and what it names, so that names of one kind sort together and a listing is a
+//! range of names. Everything from a user or the wire is checked here, and names never become paths.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Partition, WriteId},
+    register::LayoutVersion,
+};
+
+/// Longest key of an object, in bytes: what S3 allows.
+pub const MAX_KEY: usize = 1024;
+/// Longest bucket name: what S3 allows.
+pub const MAX_BUCKET: usize = 63;
+/// Longest register name: tag, bucket, NUL, key.
+pub const MAX_NAME: usize = 2 + MAX_BUCKET + MAX_KEY;
+
+/// A bucket or key that can't be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not a bucket name.
+    #[error(
+        "{0:?} is not a bucket name: use 3 to 63 of a-z, 0-9, '-' and '.', with a letter or digit at both ends"
+    )]
+    Bucket(String),
+    /// Not a key.
+    #[error("a key is 1 to {MAX_KEY} bytes of UTF-8; this one has {0}")]
+    KeyLength(usize),
+    /// Not a register name (from the wire).
+    #[error("malformed register name of {0} bytes")]
+    Malformed(usize),
+}
+
+const BUCKET: u8 = b'b';
+const INVITE: u8 = b'i';
+const LAYOUT: u8 = b'l';
+const OBJECT: u8 = b'o';
+
+/// The name of one register.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RegisterName(Bytes);
+
+impl RegisterName {
+    /// The register of a bucket.
+    pub fn bucket(bucket: &str) -> Result<Self, NameError> {
+        check_bucket(bucket)?;
+        Ok(Self([&[BUCKET], bucket.as_bytes()].concat().into()))
+    }
+
+    /// The register of an object.
+    pub fn object(bucket: &str, key: &str) -> Result<Self, NameError> {
+        check_bucket(bucket)?;
+        if key.is_empty() || key.len() > MAX_KEY {
+            return Err(NameError::KeyLength(key.len()));
+        }
+        Ok(Self([&[OBJECT], bucket.as_bytes(), &[0], key.as_bytes()].concat().into()))
+    }
+
+    /// The register of an invite.
+    pub fn invite(id: &WriteId) -> Self {
+        Self([&[INVITE], id.as_bytes().as_slice()].concat().into())
+    }
+
+    /// The write-once register that holds layout `version`.
+    pub fn layout(version: LayoutVersion) -> Self {
+        Self([[LAYOUT].as_slice(), &version.0.to_be_bytes()].concat().into())
+    }
+
+    /// What all names of objects in `bucket` with keys that start with `prefix` start with.
+    pub fn object_prefix(bucket: &str, prefix: &str) -> Result<Vec<u8>, NameError> {
+        check_bucket(bucket)?;
+        if prefix.len() > MAX_KEY {
+            return Err(NameError::KeyLength(prefix.len()));
+        }
+        Ok([&[OBJECT], bucket.as_bytes(), &[0], prefix.as_bytes()].concat())
+    }
+
+    /// What the names of all buckets start with.
+    pub fn bucket_prefix() -> Vec<u8> {
+        vec![BUCKET]
+    }
+
+    /// What the names of all objects start with.
+    pub fn all_objects_prefix() -> Vec<u8> {
+        vec![OBJECT]
+    }
+
+    /// A name from the wire or the disk.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, NameError> {
+        let name = Self(bytes);
+        name.check()?;
+        Ok(name)
+    }
+
+    /// Checks a name that came out of a message: one of the four kinds, within its bounds.
+    pub fn check(&self) -> Result<(), NameError> {
+        let malformed = || NameError::Malformed(self.0.len());
+        let (tag, rest) = self.0.split_first().ok_or_else(malformed)?;
+        let good = match *tag {
+            BUCKET => std::str::from_utf8(rest).is_ok_and(|bucket| check_bucket(bucket).is_ok()),
+            INVITE => rest.len() == WriteId::LEN,
+            LAYOUT => rest.len() == 8,
+            OBJECT => self.object_parts().is_some_and(|(bucket, key)| {
+                check_bucket(bucket).is_ok() && !key.is_empty() && key.len() <= MAX_KEY
+            }),
+            _ => false,
+        };
+        if good { Ok(()) } else { Err(malformed()) }
+    }
+
+    /// Bucket and key, if this names an object.
+    pub fn object_parts(&self) -> Option<(&str, &str)> {
+        let rest = self.0.strip_prefix(&[OBJECT])?;
+        let nul = rest.iter().position(|byte| *byte == 0)?;
+        Some((std::str::from_utf8(&rest[..nul]).ok()?, std::str::from_utf8(&rest[nul + 1..]).ok()?))
+    }
+
+    /// The bucket, if this names a bucket.
+    pub fn bucket_name(&self) -> Option<&str> {
+        std::str::from_utf8(self.0.strip_prefix(&[BUCKET])?).ok()
+    }
+
+    /// The layout version, if this names a layout.
+    pub fn layout_version(&self) -> Option<LayoutVersion> {
+        let rest = self.0.strip_prefix(&[LAYOUT])?;
+        Some(LayoutVersion(u64::from_be_bytes(rest.try_into().ok()?)))
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The partition that the register falls into.
+    pub fn partition(&self) -> Partition {
+        Partition::of_hash(blake3::hash(&self.0).as_bytes())
+    }
+}
+
+impl fmt::Display for RegisterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((bucket, key)) = self.object_parts() {
+            return write!(f, "{bucket}/{key}");
+        }
+        if let Some(bucket) = self.bucket_name() {
+            return write!(f, "bucket {bucket}");
+        }
+        match self.layout_version() {
+            Some(version) => write!(f, "layout {}", version.0),
+            None => f.write_str("invite"),
+        }
+    }
+}
+
+impl fmt::Debug for RegisterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegisterName({:?})", self.to_string())
+    }
+}
+
+fn check_bucket(bucket: &str) -> Result<(), NameError> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let end = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let bytes = bucket.as_bytes();
+    let good = (3..=MAX_BUCKET).contains(&bytes.len())
+        && bytes.iter().all(|byte| inner(*byte))
+        && end(bytes.first())
+        && end(bytes.last())
+        && !bucket.contains("..");
+    if good { Ok(()) } else { Err(NameError::Bucket(bucket.chars().take(MAX_BUCKET + 1).collect())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_have_kinds() {
+        let object = RegisterName::object("photos", "2026/a\0b.jpg").unwrap();
+        assert_eq!(object.object_parts(), Some(("photos", "2026/a\0b.jpg")));
+        assert_eq!(RegisterName::bucket("photos").unwrap().bucket_name(), Some("photos"));
+        assert_eq!(RegisterName::layout(LayoutVersion(3)).layout_version(), Some(LayoutVersion(3)));
+        for name in [object, RegisterName::invite(&WriteId([1; 16])), RegisterName::layout(LayoutVersion(1))]
+        {
+            assert!(name.check().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn bad_names_say_what_is_wrong() {
+        for bad in ["", "ab", "-ab", "Photos", "a/b", "a..b", &"a".repeat(64)] {
+            assert!(RegisterName::bucket(bad).is_err(), "{bad}");
+        }
+        assert_eq!(RegisterName::object("photos", ""), Err(NameError::KeyLength(0)));
+        assert!(RegisterName::object("photos", &"k".repeat(MAX_KEY)).is_ok());
+        assert_eq!(RegisterName::object("photos", &"k".repeat(1025)), Err(NameError::KeyLength(1025)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_is_just_a_key(key in "\\PC{1,100}") {
+            let name = RegisterName::object("default", &key).unwrap();
+            prop_assert!(name.check().is_ok());
+            prop_assert_eq!(name.object_parts(), Some(("default", key.as_str())));
+            let prefix = RegisterName::object_prefix("default", &key).unwrap();
+            prop_assert!(name.as_bytes().starts_with(&prefix));
+        }
+
+        #[test]
+        fn bytes_from_the_wire_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = RegisterName::from_bytes(bytes.into());
+        }
+    }
+}
