@@ -5,5 +5,11 @@
 //! is decided here.
 
 pub mod id;
+pub mod layout;
+pub mod manifest;
 pub mod name;
+pub mod record;
 pub mod register;
+pub mod seal;
+pub mod ticket;
+pub mod wire;
