@@ -1,1 +1,37 @@
-//! placeholder
+//! A Pando node: put, get, list, remove, join, heal.
+//!
+//! [`Node`] is a cheap handle to a running node; whatever face it wears (command line, HTTP) is built on
+//! this. The same operation has the same file name on each floor: `put.rs` here calls `keep.rs`, which talks
+//! to the peer's `serve.rs`, which calls the store.
+
+mod api;
+mod bucket;
+mod collect;
+mod error;
+mod fetch;
+mod files;
+mod get;
+mod heal;
+mod inner;
+mod join;
+mod keep;
+mod list;
+mod peers;
+mod pulse;
+mod put;
+mod register;
+mod remove;
+mod serve;
+mod start;
+mod status;
+mod sync;
+mod sys;
+
+pub use api::{
+    BucketInfo, ByteRange, Condition, Config, Consistency, DEFAULT_GRACE, ListPage, ListQuery, NodeStatus,
+    ObjectCount, ObjectInfo, PutOptions, Status, Stored,
+};
+pub use error::Error;
+pub use get::Object;
+pub use pando_core as core;
+pub use start::{DEFAULT_PORT, Node, Started};

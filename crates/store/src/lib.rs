@@ -1,1 +1,36 @@
-//! placeholder
+//! One node's disk: chunk files and the index database.
+//!
+//! Owns a data folder: its lock, the index (registers, chunk references, queues), the chunk files, and
+//! the order in which each becomes durable. Leaves to others: who may ask, which version is live, where
+//! a chunk belongs, keys and identities. Formats are described in `FORMAT.md`.
+//!
+//! [`Store`] is a cheap handle. One writer task owns every change to the index and commits in groups;
+//! reads use snapshots of what is committed; a chunk's file is touched only under that chunk's lock.
+
+mod chunks;
+mod error;
+mod folder;
+mod group;
+mod index;
+mod owed;
+mod path;
+mod recover;
+mod registers;
+mod rows;
+mod settings;
+mod shared;
+mod store;
+mod sys;
+mod versions;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use chunks::{ChunkReader, ChunkState};
+pub use error::Error;
+pub use registers::{Accept, Learn, NameRange, Paged, Prepare, ReadReply};
+pub use rows::MAX_VALUE;
+pub use settings::{MAX_LAYOUT, MAX_SETTING};
+pub use store::{Options, Store};
+pub use versions::{MAX_BATCH, Released};

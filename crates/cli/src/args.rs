@@ -1,0 +1,346 @@
+//! The command line: every command, option and help text. Scripts rely on these words.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use pando_core::{layout::Replicas, name::RegisterName, ticket::Ticket};
+
+use crate::{control::message::Range, exit, units};
+
+const JSON_UP: &str = "\
+With --json, one line when the node is ready:
+  {id, network, started, listen, advertised, data, control, ticket}
+`ticket` is null if no invite could be made just now.";
+const JSON_PUT: &str = "With --json: {bucket, key, size, blake3, etag, copies, wanted}";
+const JSON_GET: &str = "\
+With --json (and -o FILE), one line at the end:
+  {bucket, key, size, blake3, etag, modified, content_type, meta, start, end, output}";
+const JSON_LS: &str = "\
+With --json, one line each: {bucket, key, size, blake3, etag, modified}, or {bucket, prefix} for what
+shares a prefix, or {bucket, created} for buckets.";
+const JSON_STAT: &str = "With --json: {bucket, key, size, blake3, etag, modified, content_type, meta}";
+const JSON_RM: &str = "With --json, one line each: {bucket, key, removed}";
+const JSON_BUCKET: &str = "With --json: {bucket, created}, a line each for `ls`; {bucket, removed} for `rm`";
+const JSON_INVITE: &str = "With --json: {ticket}";
+const JSON_STATUS: &str = "\
+With --json: {network, layout, in_transition, replicas, health, summary, objects: {at_least, exact},
+  nodes: [{id, zone, addresses, up, me, used, capacity, owed}]}
+`health` is \"healthy\", \"degraded\" or \"unavailable\"; `replicas` is a number or \"all\"; what is not known
+is null.";
+const JSON_DEMO: &str = "With --json, one line each step: {step, seconds, bytes}, and {ok: true} at the end";
+
+/// A decentralized peer-to-peer storage system: put a file on any node, read it from any other.
+#[derive(Debug, Parser)]
+#[command(name = "pando", version, after_help = exit::TABLE, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Globals {
+    /// The node's data folder [default: the platform's folder for application data]
+    #[arg(long, global = true, env = "PANDO_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Print JSON, one value a line, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log what happens to stderr; twice for more (PANDO_LOG takes a filter instead)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node: make a network, join one, or resume; in the foreground, until SIGINT or SIGTERM
+    #[command(after_help = JSON_UP)]
+    Up(Up),
+    /// Make a ticket that lets one more node join, once
+    #[command(after_help = JSON_INVITE)]
+    Invite(Invite),
+    /// Create, list and remove buckets
+    #[command(subcommand, after_help = JSON_BUCKET)]
+    Bucket(Bucket),
+    /// Store a file, or stdin, as an object
+    #[command(after_help = JSON_PUT)]
+    Put(Put),
+    /// Read an object, or a range of it, into a file or to stdout
+    #[command(after_help = JSON_GET)]
+    Get(Get),
+    /// List buckets, or the objects of one
+    #[command(after_help = JSON_LS)]
+    Ls(Ls),
+    /// Show what is known of an object
+    #[command(after_help = JSON_STAT)]
+    Stat(Stat),
+    /// Remove objects
+    #[command(after_help = JSON_RM)]
+    Rm(Rm),
+    /// Show the nodes, how many objects there are, and whether all is well
+    #[command(after_help = JSON_STATUS)]
+    Status,
+    /// Watch it work: three nodes on this machine, a file stored, a node killed, the file read and verified
+    #[command(after_help = JSON_DEMO)]
+    Demo(Demo),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `up`
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Join the network of this ticket (from `pando invite` on one of its nodes)
+    #[arg(long, value_name = "TICKET")]
+    pub(crate) join: Option<Ticket>,
+    /// Where to listen, as IP:PORT [default: where it listened before, or the default port]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where other nodes reach this one, if that is not where it listens
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<SocketAddr>,
+    /// Where it stands (a room, a site): copies go to different zones where there are enough
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: Option<String>,
+    /// How much it may store, like 500G or 1.5T [default: the free space of its disk]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    pub(crate) capacity: Option<u64>,
+    /// Copies of everything, a number or `all`; only when the network is made [default: 3]
+    #[arg(long, value_name = "N|all", value_parser = parse_replicas)]
+    pub(crate) replicas: Option<Replicas>,
+    /// How long data that no object needs any more is kept [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    pub(crate) grace: Option<Duration>,
+}
+
+/// `invite`
+#[derive(Debug, Args)]
+pub(crate) struct Invite {
+    /// How long the ticket can be used, like 15m, 1h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration, default_value = "1h")]
+    pub(crate) expires: Duration,
+}
+
+/// `bucket`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bucket {
+    /// Create a bucket
+    Create {
+        /// 3 to 63 of a-z, 0-9, '-' and '.'
+        #[arg(value_parser = parse_bucket)]
+        name: String,
+    },
+    /// List the buckets
+    Ls,
+    /// Remove an empty bucket
+    Rm {
+        /// Which
+        #[arg(value_parser = parse_bucket)]
+        name: String,
+    },
+}
+
+/// `put`
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    /// The file, or - for stdin
+    pub(crate) file: PathBuf,
+    /// Where to; a KEY that is empty or ends with / gets the file's name
+    #[arg(value_name = "BUCKET/KEY", value_parser = parse_place)]
+    pub(crate) to: Place,
+    /// Only if there is no such object
+    #[arg(long, conflicts_with = "if_match")]
+    pub(crate) if_absent: bool,
+    /// Only if the object is still the one with this ETag
+    #[arg(long, value_name = "ETAG", value_parser = parse_etag)]
+    pub(crate) if_match: Option<String>,
+    /// Metadata to keep with it; may be repeated
+    #[arg(long, value_name = "K=V", value_parser = parse_meta)]
+    pub(crate) meta: Vec<(String, String)>,
+    /// Its media type [default: by the name's extension]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) content_type: Option<String>,
+}
+
+/// `get`
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// Which object
+    #[arg(value_name = "BUCKET/KEY", value_parser = parse_object)]
+    pub(crate) from: Place,
+    /// A file (replaced if it is there), a folder, or - for stdout [default: stdout, or a file named after
+    /// the key in the current folder if stdout is a terminal]
+    #[arg(short, long, value_name = "FILE|-")]
+    pub(crate) output: Option<PathBuf>,
+    /// Which bytes, the first being 0: A-B with both included, A- to the end, -N for the last N
+    #[arg(long, value_name = "A-B", value_parser = parse_range, allow_hyphen_values = true)]
+    pub(crate) range: Option<Range>,
+    /// Answer from what this node holds, without asking the others: may be old
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+/// `ls`
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Which objects [default: list the buckets]
+    #[arg(value_name = "BUCKET[/PREFIX]", value_parser = parse_place)]
+    pub(crate) place: Option<Place>,
+    /// With size, time and ETag
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// Everything below, not only up to the next /
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Answer from what this node holds, without asking the others: may be old or incomplete
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+/// `stat`
+#[derive(Debug, Args)]
+pub(crate) struct Stat {
+    /// Which object
+    #[arg(value_name = "BUCKET/KEY", value_parser = parse_object)]
+    pub(crate) object: Place,
+    /// Answer from what this node holds, without asking the others: may be old
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+/// `rm`
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// Which objects
+    #[arg(value_name = "BUCKET/KEY", value_parser = parse_object, required = true)]
+    pub(crate) objects: Vec<Place>,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Store this file instead of generated data
+    #[arg(long, conflicts_with = "size")]
+    pub(crate) file: Option<PathBuf>,
+    /// How much data to generate
+    #[arg(long, value_parser = units::parse_size, default_value = "256M")]
+    pub(crate) size: u64,
+}
+
+/// A bucket, and a key or prefix in it (or nothing).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.bucket, self.key)
+    }
+}
+
+fn parse_bucket(text: &str) -> Result<String, String> {
+    RegisterName::bucket(text).map_err(|why| why.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn parse_place(text: &str) -> Result<Place, String> {
+    let (bucket, key) = text.split_once('/').unwrap_or((text, ""));
+    RegisterName::object_prefix(bucket, key).map_err(|why| why.to_string())?;
+    Ok(Place { bucket: bucket.to_owned(), key: key.to_owned() })
+}
+
+fn parse_object(text: &str) -> Result<Place, String> {
+    let place = parse_place(text)?;
+    if place.key.is_empty() {
+        return Err(format!("a key is missing: write {}/KEY", place.bucket));
+    }
+    Ok(place)
+}
+
+fn parse_etag(text: &str) -> Result<String, String> {
+    let etag = text.trim_matches('"').parse::<pando_core::id::WriteId>();
+    etag.map(|etag| etag.to_string()).map_err(|_| format!("{text:?} is not an ETag: `pando stat` shows it"))
+}
+
+fn parse_meta(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form NAME=VALUE")),
+    }
+}
+
+fn parse_replicas(text: &str) -> Result<Replicas, String> {
+    match text.parse() {
+        _ if text == "all" => Ok(Replicas::All),
+        Ok(count @ 1..) => Ok(Replicas::Count(count)),
+        _ => Err(format!("{text:?} is neither `all` nor a number from 1 to 255")),
+    }
+}
+
+fn parse_range(text: &str) -> Result<Range, String> {
+    let wrong = || format!("{text:?} is not a range: write 0-1023, 1024- or -1024");
+    let number = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => digits.parse::<u64>().map_err(|_| wrong()),
+        false => Err(wrong()),
+    };
+    match text.split_once('-').ok_or_else(wrong)? {
+        ("", count) => Ok(Range::Last(number(count)?)),
+        (first, "") => Ok(Range::From(number(first)?)),
+        (first, last) => match (number(first)?, number(last)?) {
+            (first, last) if first <= last => Ok(Range::Inclusive(first, last)),
+            _ => Err(format!("{text:?} is not a range: it ends before it begins")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_read() {
+        assert_eq!(parse_range("0-0"), Ok(Range::Inclusive(0, 0)));
+        assert_eq!(parse_range("7-"), Ok(Range::From(7)));
+        assert_eq!(parse_range("-9"), Ok(Range::Last(9)));
+        for bad in ["", "-", "5", "9-7", "a-b", "1-2-3", "+1-2", "--2"] {
+            assert!(parse_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn places_read() {
+        let place = parse_place("photos/a/b.jpg").unwrap();
+        assert_eq!((place.bucket.as_str(), place.key.as_str()), ("photos", "a/b.jpg"));
+        assert_eq!(parse_place("photos").unwrap().key, "");
+        for bad in ["photos", "photos/", "/key", "", "Photos/x"] {
+            assert!(parse_object(bad).is_err(), "{bad}");
+        }
+        assert!(parse_object(&format!("photos/{}", "k".repeat(1025))).is_err());
+    }
+
+    #[test]
+    fn conditions_exclude_each_other() {
+        let etag = "00".repeat(16);
+        let put = |more: &[&str]| {
+            let base = ["pando", "put", "-", "default/x"];
+            Cli::try_parse_from(base.iter().chain(more))
+        };
+        assert!(put(&["--if-absent"]).is_ok() && put(&["--if-match", &etag]).is_ok());
+        assert!(put(&["--if-absent", "--if-match", &etag]).is_err());
+        assert!(put(&["--if-match", "xyz"]).is_err() && put(&["--meta", "=x"]).is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! `pando ls`: buckets, or the objects of one, page by page as they arrive.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::note_stale;
+use crate::{
+    args,
+    control::{
+        Client,
+        message::{Bucket, ListRequest, Object, Page, Request},
+    },
+    output::Output,
+    units,
+};
+
+pub(crate) async fn run(ls: args::Ls, data: &Path, out: &mut Output) -> anyhow::Result<()> {
+    let mut client = Client::connect(data).await?;
+    note_stale(ls.stale);
+    let Some(place) = ls.place else {
+        let buckets = client.list_buckets(ls.stale).await.context("can't list the buckets")?;
+        return print_buckets(&buckets, ls.long, out);
+    };
+    let mut after = None;
+    loop {
+        let request = Request::List(ListRequest {
+            bucket: place.bucket.clone(),
+            prefix: place.key.clone(),
+            delimiter: (!ls.recursive).then(|| "/".to_owned()),
+            after,
+            stale: ls.stale,
+        });
+        let page = client.list(&request).await.with_context(|| format!("can't list {place}"))?;
+        print_page(&place.bucket, &page, ls.long, out)?;
+        out.flush()?;
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The buckets, a line each.
+pub(super) fn print_buckets(buckets: &[Bucket], long: bool, out: &mut Output) -> anyhow::Result<()> {
+    for bucket in buckets {
+        let created = units::time(bucket.created);
+        let line = if long { format!("{created}  {}", bucket.name) } else { bucket.name.clone() };
+        out.either(&json!({ "bucket": bucket.name, "created": created }), line)?;
+    }
+    Ok(())
+}
+
+/// Objects and common prefixes, merged in their order.
+fn print_page(bucket: &str, page: &Page, long: bool, out: &mut Output) -> anyhow::Result<()> {
+    let mut prefixes = page.prefixes.iter().peekable();
+    for object in &page.objects {
+        while let Some(prefix) = prefixes.next_if(|prefix| **prefix < object.key) {
+            print_prefix(bucket, prefix, long, out)?;
+        }
+        print_object(object, long, out)?;
+    }
+    prefixes.try_for_each(|prefix| print_prefix(bucket, prefix, long, out))
+}
+
+fn print_object(object: &Object, long: bool, out: &mut Output) -> anyhow::Result<()> {
+    let modified = units::time(object.modified);
+    if out.json {
+        return out.value(&json!({
+            "bucket": object.bucket,
+            "key": object.key,
+            "size": object.size,
+            "blake3": object.blake3,
+            "etag": object.etag,
+            "modified": modified,
+        }));
+    }
+    match long {
+        true => {
+            out.line(format!("{:>10}  {modified}  {}  {}", units::size(object.size), object.etag, object.key))
+        }
+        false => out.line(&object.key),
+    }
+}
+
+fn print_prefix(bucket: &str, prefix: &str, long: bool, out: &mut Output) -> anyhow::Result<()> {
+    if out.json {
+        return out.value(&json!({ "bucket": bucket, "prefix": prefix }));
+    }
+    match long {
+        true => out.line(format!("{:>10}  {:20}  {:32}  {prefix}", "-", "", "")),
+        false => out.line(prefix),
+    }
+}

@@ -1,0 +1,133 @@
+//! `pando up`: runs a node until a signal ends it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use pando_node::{Config, DEFAULT_GRACE, Node, Started};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    args,
+    control::server::Server,
+    exit::Failure,
+    output::{self, Output},
+    signals::Signals,
+};
+
+/// How long the ticket is good that is printed at the start.
+const FIRST_TICKET: Duration = Duration::from_secs(3600);
+/// How long the start may wait for that ticket: a node without a majority of the others can't make one.
+const TICKET_PATIENCE: Duration = Duration::from_secs(3);
+/// How long stopping may take.
+const STOP: Duration = Duration::from_secs(30);
+
+pub(crate) async fn run(up: args::Up, data: PathBuf, out: &mut Output) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let config = Config {
+        data: data.clone(),
+        listen: up.listen,
+        advertise: up.advertise,
+        zone: up.zone,
+        capacity: up.capacity,
+        replicas: up.replicas,
+        join: up.join,
+        grace: up.grace.unwrap_or(DEFAULT_GRACE),
+    };
+    let node = tokio::select! {
+        started = Node::start(config) => started.map_err(Failure::from).context("can't start")?,
+        _ = signals.next() => return Ok(()),
+    };
+    let outcome = serve(&node, &data, &mut signals, out).await;
+    tokio::select! {
+        stopped = timeout(STOP, node.stop()) => match stopped {
+            Ok(()) => outcome,
+            Err(_) => outcome.and_then(|()| bail!("stopping took longer than {} s", STOP.as_secs())),
+        },
+        name = signals.next() => bail!("{name} while stopping: ended at once"),
+    }
+}
+
+/// Serves until a signal (well) or a failure of the node (not well).
+async fn serve(node: &Node, data: &Path, signals: &mut Signals, out: &mut Output) -> anyhow::Result<()> {
+    let server = Server::start(node.clone(), data).context("can't make the control socket")?;
+    let running = async {
+        announce(node, data, server.path(), out).await?;
+        anyhow::Ok(node.failed().await)
+    };
+    let outcome = tokio::select! {
+        failed = running => failed.and_then(|why| bail!("the node can't go on: {why}")),
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            Ok(())
+        }
+    };
+    tokio::select! {
+        () = server.stop() => outcome,
+        name = signals.next() => bail!("{name} while stopping: ended at once"),
+    }
+}
+
+/// Says who this is, and what to type on the next machine.
+async fn announce(node: &Node, data: &Path, control: &Path, out: &mut Output) -> anyhow::Result<()> {
+    let ticket = match timeout(TICKET_PATIENCE, node.invite(FIRST_TICKET)).await {
+        Ok(Ok(ticket)) => Some(ticket.to_string()),
+        Ok(Err(error)) => {
+            tracing::info!(%error, "no ticket now");
+            None
+        }
+        Err(_) => None,
+    };
+    let started = match node.started_as() {
+        Started::Made => "made",
+        Started::Joined => "joined",
+        Started::Resumed => "resumed",
+    };
+    let printed = if out.json {
+        out.value(&json!({
+            "id": node.id().to_string(),
+            "network": node.network().to_string(),
+            "started": started,
+            "listen": node.listen_addr().to_string(),
+            "advertised": node.advertised().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "data": data.to_string_lossy(),
+            "control": control.to_string_lossy(),
+            "ticket": ticket,
+        }))
+    } else {
+        announce_to_people(node, started, data, ticket.as_deref(), out)
+    };
+    match printed.and_then(|()| out.flush()) {
+        // Whoever started it and closed its stdout still wants it to run.
+        Err(error) if error.is::<output::StdoutClosed>() => Ok(()),
+        other => other,
+    }
+}
+
+fn announce_to_people(
+    node: &Node,
+    started: &str,
+    data: &Path,
+    ticket: Option<&str>,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    out.line(format!("node       {} ({started} network {})", node.id().short(), node.network().short()))?;
+    out.line(format!("listening  {}", node.listen_addr()))?;
+    let reached: Vec<String> = node.advertised().iter().map(ToString::to_string).collect();
+    out.line(format!("reached at {}", reached.join(", ")))?;
+    out.line(format!("data       {}", data.display()))?;
+    out.line("")?;
+    match ticket {
+        Some(ticket) => {
+            out.line("on the next machine, within an hour:")?;
+            out.line(format!("  pando up --join {ticket}"))
+        }
+        None => {
+            out.line("to add a machine, once a majority of the nodes is up:")?;
+            out.line("  pando invite")
+        }
+    }
+}

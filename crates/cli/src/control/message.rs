@@ -1,0 +1,259 @@
+//! What goes over the control socket: requests and replies. Ids and hashes travel as the text that
+//! people see; conversions from the node's types are here and nowhere else.
+
+use std::net::SocketAddr;
+
+use pando_core::layout::Replicas;
+use pando_node::{BucketInfo, ByteRange, Condition, Consistency, ObjectInfo, PutOptions, Stored};
+use serde::{Deserialize, Serialize};
+
+use crate::{exit::Failure, units};
+
+/// The first byte of a connection. A node answers another version with a refusal.
+pub(super) const VERSION: u8 = 1;
+
+/// What a command asks of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// A ticket that is good for so many milliseconds. → `Ticket`
+    Invite { valid_ms: u64 },
+    /// Content follows as data frames. → `Stored`, or `Failed` as soon as it is known
+    Put(PutRequest),
+    /// → `Content`, then data frames
+    Get { bucket: String, key: String, range: Option<Range>, stale: bool },
+    /// → `Object`
+    Stat { bucket: String, key: String, stale: bool },
+    /// → `Done`
+    Remove { bucket: String, key: String },
+    /// → `Page`
+    List(ListRequest),
+    /// → `Done`
+    CreateBucket { name: String },
+    /// → `Buckets`, as many as it takes
+    ListBuckets { stale: bool },
+    /// → `Done`
+    RemoveBucket { name: String },
+    /// → `Status`
+    Status,
+}
+
+/// What to put where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PutRequest {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) if_absent: bool,
+    /// An ETag.
+    pub(crate) if_match: Option<String>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) meta: Vec<(String, String)>,
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListRequest {
+    pub(crate) bucket: String,
+    pub(crate) prefix: String,
+    pub(crate) delimiter: Option<String>,
+    pub(crate) after: Option<String>,
+    pub(crate) stale: bool,
+}
+
+/// Which bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Range {
+    /// Both included.
+    Inclusive(u64, u64),
+    /// To the end.
+    From(u64),
+    /// The last so many.
+    Last(u64),
+}
+
+impl From<Range> for ByteRange {
+    fn from(range: Range) -> Self {
+        match range {
+            Range::Inclusive(first, last) => ByteRange::Inclusive(first, last),
+            Range::From(first) => ByteRange::From(first),
+            Range::Last(count) => ByteRange::Last(count),
+        }
+    }
+}
+
+/// What the node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// It did not work.
+    Failed(Failure),
+    Done,
+    Ticket(String),
+    Stored(Put),
+    Object(Object),
+    /// Bytes `start..end` of the object follow.
+    Content { object: Object, start: u64, end: u64 },
+    Page(Page),
+    /// Some buckets; `more` if another such reply follows.
+    Buckets { buckets: Vec<Bucket>, more: bool },
+    Status(Status),
+}
+
+/// What was put.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Put {
+    pub(crate) size: u64,
+    pub(crate) blake3: String,
+    pub(crate) etag: String,
+    pub(crate) copies: u64,
+    pub(crate) wanted: u64,
+}
+
+/// An object, or a line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Object {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) size: u64,
+    pub(crate) blake3: String,
+    pub(crate) etag: String,
+    /// Unix milliseconds.
+    pub(crate) modified: u64,
+    pub(crate) content_type: Option<String>,
+    pub(crate) meta: Vec<(String, String)>,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Page {
+    pub(crate) objects: Vec<Object>,
+    pub(crate) prefixes: Vec<String>,
+    pub(crate) next: Option<String>,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bucket {
+    pub(crate) name: String,
+    /// Unix milliseconds.
+    pub(crate) created: u64,
+}
+
+/// The network at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) network: String,
+    pub(crate) layout: u64,
+    pub(crate) in_transition: bool,
+    /// `None` is one copy on every node.
+    pub(crate) replicas: Option<u8>,
+    pub(crate) nodes: Vec<NodeStatus>,
+    /// How many, and whether that is all of them.
+    pub(crate) objects: Option<(u64, bool)>,
+}
+
+/// A node, as the one that was asked sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    pub(crate) id: String,
+    pub(crate) short: String,
+    pub(crate) zone: String,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) up: bool,
+    pub(crate) me: bool,
+    pub(crate) used: Option<u64>,
+    pub(crate) capacity: u64,
+    pub(crate) owed: Option<u64>,
+}
+
+/// How sure the answer must be.
+pub(super) fn consistency(stale: bool) -> Consistency {
+    if stale { Consistency::Stale } else { Consistency::Linearizable }
+}
+
+impl PutRequest {
+    /// The node's options for this put.
+    pub(super) fn options(&self) -> Result<PutOptions, Failure> {
+        let condition = match (&self.if_match, self.if_absent) {
+            (Some(_), true) => return Err(Failure::usage("both --if-absent and --if-match can't hold")),
+            (Some(etag), false) => {
+                Condition::Match(etag.parse().map_err(|_| Failure::usage(format!("{etag:?} is not an ETag")))?)
+            }
+            (None, true) => Condition::Absent,
+            (None, false) => Condition::None,
+        };
+        let meta = pando_core::record::UserMeta {
+            content_type: self.content_type.clone(),
+            entries: self.meta.clone(),
+        };
+        Ok(PutOptions { condition, meta })
+    }
+}
+
+impl From<Stored> for Put {
+    fn from(stored: Stored) -> Self {
+        Self {
+            size: stored.size,
+            blake3: units::hex(&stored.hash),
+            etag: stored.etag.to_string(),
+            copies: stored.copies as u64,
+            wanted: stored.wanted as u64,
+        }
+    }
+}
+
+impl From<ObjectInfo> for Object {
+    fn from(info: ObjectInfo) -> Self {
+        Self {
+            bucket: info.bucket,
+            key: info.key,
+            size: info.size,
+            blake3: units::hex(&info.hash),
+            etag: info.etag.to_string(),
+            modified: info.modified,
+            content_type: info.meta.content_type,
+            meta: info.meta.entries,
+        }
+    }
+}
+
+impl From<BucketInfo> for Bucket {
+    fn from(info: BucketInfo) -> Self {
+        Self { name: info.name, created: info.created }
+    }
+}
+
+impl From<pando_node::ListPage> for Page {
+    fn from(page: pando_node::ListPage) -> Self {
+        Self {
+            objects: page.objects.into_iter().map(Object::from).collect(),
+            prefixes: page.prefixes,
+            next: page.next,
+        }
+    }
+}
+
+impl From<pando_node::Status> for Status {
+    fn from(status: pando_node::Status) -> Self {
+        let node = |node: pando_node::NodeStatus| NodeStatus {
+            id: node.id.to_string(),
+            short: node.id.short(),
+            zone: node.zone,
+            addresses: node.addresses,
+            up: node.up,
+            me: node.me,
+            used: node.used,
+            capacity: node.capacity,
+            owed: node.owed,
+        };
+        Self {
+            network: status.network.to_string(),
+            layout: status.layout,
+            in_transition: status.in_transition,
+            replicas: match status.replicas {
+                Replicas::Count(count) => Some(count),
+                Replicas::All => None,
+            },
+            nodes: status.nodes.into_iter().map(node).collect(),
+            objects: status.objects.map(|count| (count.at_least, count.exact)),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The control socket: how every other command talks to the running node, over a Unix socket in the
+//! data folder with mode 0600.
+//!
+//! A connection carries one version byte, then requests and replies in turn. Messages and content are
+//! frames ([`frame`]); [`message`] is what the messages say. [`server`] accepts, [`serve`] answers,
+//! [`client`] asks. Who may connect is the file system's matter: mode 0600, in a folder of mode 0700
+//! until it has that mode.
+
+pub(crate) mod client;
+mod frame;
+pub(crate) mod message;
+mod path;
+mod serve;
+pub(crate) mod server;
+
+pub(crate) use client::Client;

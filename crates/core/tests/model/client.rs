@@ -1,0 +1,355 @@
+//! One client: its script, and the driving of the production `Read`, `Proposer` and `Change` through it.
+//!
+//! Owns what a client does with a reply or when its patience ends, step for step as the node's own driver
+//! does. A proposer is a function of the replies it heard, so those are the state, and it is made
+//! anew from them for each reply: states that differ only in the order of replies are one.
+
+use pando_core::register::{
+    Change, Proposer, Quorum, Read, Refusal, Verdict, proposer::Step as ProposerStep, read::Step as ReadStep,
+};
+
+use crate::{
+    node::Reply,
+    rules::{Broken, Chain, Config, Kind, Mark, OWNERS, accepted, write_id},
+};
+
+/// What was heard from each owner in this phase.
+type Heard = [Option<Reply>; OWNERS];
+
+/// What a client is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Phase {
+    /// Between operations.
+    Idle,
+    /// Asked all owners what they accepted.
+    Reading,
+    /// Asked all owners for a promise.
+    Preparing(Mark),
+    /// Asked all owners to accept; once chosen, the answer is this.
+    Accepting(Mark, Answer),
+}
+
+/// How an operation ends for its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Answer {
+    /// It took effect, once.
+    Written,
+    /// It saw this and wrote nothing: a read, or a precondition that failed.
+    Saw(Chain),
+    /// It may have taken effect, or may yet.
+    Unknown,
+    /// It never took effect and never will.
+    Failed,
+}
+
+/// What a client's step does to the rest of the world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effect {
+    /// It sends Prepare.
+    pub(crate) prepare: Option<Mark>,
+    /// It sends Accept.
+    pub(crate) accept: Option<(Mark, Chain)>,
+    /// It tells owners that this is chosen.
+    pub(crate) tell: Option<Mark>,
+    /// Its operation is over.
+    pub(crate) answer: Option<Answer>,
+    /// Worth counting, so that a test can see that it happened.
+    pub(crate) event: Option<&'static str>,
+}
+
+impl Effect {
+    fn answer(answer: Answer) -> Self {
+        Self { answer: Some(answer), ..Self::default() }
+    }
+
+    fn event(self, event: &'static str) -> Self {
+        Self { event: Some(event), ..self }
+    }
+}
+
+/// One client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Client {
+    me: u8,
+    /// The operation under way, or the next one.
+    at: u8,
+    phase: Phase,
+    heard: Heard,
+    /// Replies under way, where they travel by themselves.
+    inbox: Vec<(u8, Reply)>,
+    change: Option<Change>,
+    tries: u8,
+    /// The highest counter used.
+    last: u64,
+    /// The highest counter heard of in this operation.
+    above: u64,
+}
+
+impl Client {
+    /// A client before its script.
+    pub(crate) fn new(me: usize, config: &Config) -> Self {
+        Self {
+            me: me as u8,
+            at: 0,
+            phase: Phase::Idle,
+            heard: [None; OWNERS],
+            inbox: Vec::new(),
+            change: None,
+            tries: 0,
+            last: config.clocks[me],
+            above: 0,
+        }
+    }
+
+    /// The same, with owner `i` named as owner `order[i]` was.
+    pub(crate) fn renamed(&self, order: &[usize; OWNERS]) -> Self {
+        let mut renamed = Self { heard: order.map(|owner| self.heard[owner]), ..self.clone() };
+        for (owner, _) in &mut renamed.inbox {
+            *owner = order.iter().position(|old| *old == usize::from(*owner)).expect("all are named") as u8;
+        }
+        renamed.inbox.sort_unstable();
+        renamed
+    }
+
+    /// What it is doing.
+    pub(crate) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// The number of the operation under way or next, if there is one.
+    pub(crate) fn op(&self, config: &Config) -> Option<u8> {
+        config.number(usize::from(self.me), self.at)
+    }
+
+    /// Whether a reply of `owner` would be heard: none was in this phase.
+    pub(crate) fn awaits(&self, owner: usize) -> bool {
+        self.heard[owner].is_none()
+    }
+
+    /// How many owners were heard in this phase.
+    pub(crate) fn heard_count(&self) -> usize {
+        self.heard.iter().flatten().count()
+    }
+
+    /// Replies under way.
+    pub(crate) fn inbox(&self) -> &[(u8, Reply)] {
+        &self.inbox
+    }
+
+    /// A reply sets out.
+    pub(crate) fn post(&mut self, owner: usize, reply: Reply) {
+        if let Err(place) = self.inbox.binary_search(&(owner as u8, reply)) {
+            self.inbox.insert(place, (owner as u8, reply));
+        }
+    }
+
+    /// Starts the next operation.
+    pub(crate) fn begin(&mut self, config: &Config) -> Effect {
+        let op = self.op(config).expect("a script that goes on");
+        self.tries = config.tries;
+        self.above = 0;
+        self.change = Some(Change::new(write_id(op)));
+        if config.op(op).kind == Kind::Read {
+            self.enter(Phase::Reading);
+            return Effect::default();
+        }
+        self.attempt(config)
+    }
+
+    /// A reply arrives.
+    pub(crate) fn hear(&mut self, owner: usize, reply: Reply, config: &Config) -> Effect {
+        match self.phase.clone() {
+            Phase::Idle => Effect::default(),
+            Phase::Reading => self.hear_read(owner, reply, config),
+            Phase::Preparing(mark) => {
+                let mut proposer = self.proposer(mark, config);
+                let step = feed(&mut proposer, owner, reply, config);
+                self.heard[owner] = Some(reply);
+                match step {
+                    ProposerStep::Decide { found, settled } => {
+                        self.above = self.heard_refusals();
+                        let found = found.map(|found| (Mark::of(found.ballot), Chain::of(Some(&found.value))));
+                        self.decide(mark, found.map(|(_, chain)| chain), settled, config)
+                    }
+                    step => self.ended(step, config),
+                }
+            }
+            Phase::Accepting(mark, answer) => {
+                let mut proposer = self.proposer(mark, config);
+                let step = feed(&mut proposer, owner, reply, config);
+                self.heard[owner] = Some(reply);
+                if step == ProposerStep::Chosen {
+                    return Effect { tell: Some(mark), ..self.end(answer) };
+                }
+                self.ended(step, config)
+            }
+        }
+    }
+
+    /// Patience ends while reading: what is missing is given up.
+    pub(crate) fn stop_waiting(&mut self, config: &Config) -> Effect {
+        let mut read = self.read(config);
+        let step = read.on_impatience();
+        self.after_read(step, config)
+    }
+
+    /// Patience ends in a change: another attempt, or the end.
+    pub(crate) fn time_out(&mut self, config: &Config) -> Effect {
+        if config.breaks(Broken::FreshWriteId)
+            && let Some(op) = self.op(config)
+        {
+            self.change = Some(Change::new(write_id(op | 8)));
+        }
+        self.attempt(config)
+    }
+
+    /// Whether giving up would change anything: something comes after.
+    pub(crate) fn may_time_out(&self, config: &Config) -> bool {
+        self.may_attempt(config) || config.number(usize::from(self.me), self.at + 1).is_some()
+    }
+
+    fn may_attempt(&self, config: &Config) -> bool {
+        self.tries > 0 && self.last.max(self.above) < config.counters
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.heard = [None; OWNERS];
+        self.inbox.clear();
+    }
+
+    fn end(&mut self, answer: Answer) -> Effect {
+        self.enter(Phase::Idle);
+        self.at += 1;
+        (self.change, self.tries, self.above) = (None, 0, 0);
+        Effect::answer(answer)
+    }
+
+    /// Another attempt, if there may be one.
+    fn attempt(&mut self, config: &Config) -> Effect {
+        if !self.may_attempt(config) {
+            let attempted = self.change.as_ref().is_some_and(Change::attempted);
+            return self.end(if attempted { Answer::Unknown } else { Answer::Failed });
+        }
+        self.tries -= 1;
+        self.last = self.last.max(self.above) + 1;
+        let mark = Mark::new(self.last, usize::from(self.me));
+        self.enter(Phase::Preparing(mark));
+        Effect { prepare: Some(mark), ..Effect::default() }
+    }
+
+    fn ended(&mut self, step: ProposerStep, config: &Config) -> Effect {
+        match step {
+            ProposerStep::Conflict { above } => {
+                self.above = self.above.max(above);
+                self.time_out(config).event("conflict")
+            }
+            _ => Effect::default(),
+        }
+    }
+
+    fn heard_refusals(&self) -> u64 {
+        let above = |reply: &Reply| if let Reply::Refused(above) = reply { *above } else { 0 };
+        self.heard.iter().flatten().map(above).max().unwrap_or(0).max(self.above)
+    }
+
+    /// The production proposer, having heard what was heard in this phase.
+    fn proposer(&self, mark: Mark, config: &Config) -> Proposer {
+        let owners = if config.breaks(Broken::MajorityOfOne) { 1 } else { OWNERS };
+        let mut proposer = Proposer::new(mark.ballot(), owners, Quorum::majority(owners as u16));
+        if matches!(self.phase, Phase::Accepting(..)) {
+            // Which promises led here no longer matters.
+            for owner in 0..OWNERS {
+                feed(&mut proposer, owner, Reply::Promised(None), config);
+            }
+            proposer.propose();
+        }
+        for (owner, reply) in self.heard.iter().enumerate() {
+            if let Some(reply) = reply {
+                feed(&mut proposer, owner, *reply, config);
+            }
+        }
+        proposer
+    }
+
+    /// A majority promised: what the change does to the value found, as the node's driver does it.
+    fn decide(&mut self, mark: Mark, found: Option<Chain>, settled: bool, config: &Config) -> Effect {
+        let op = self.op(config).expect("an operation is under way");
+        let change = self.change.as_mut().expect("an operation is under way");
+        // A value that an earlier attempt left somewhere could still pass a settled one: only a write at
+        // this ballot shuts it out.
+        let light = config.breaks(Broken::DeclinesLightly);
+        let settled = settled && (light || !change.attempted());
+        let value = found.and_then(|chain| chain.value(config));
+        let verdict = change.apply(value.as_ref(), |found| config.decide(op, found));
+        let read = config.op(op).kind == Kind::Read;
+        let (chain, answer, event) = match (verdict, found) {
+            (Verdict::Unknown, _) => return self.end(Answer::Unknown).event("unknown by verdict"),
+            (Verdict::Write(value), _) => (Chain::of(Some(&value)), Answer::Written, "propose"),
+            (Verdict::Done, Some(chain)) if !settled => (chain, Answer::Written, "done, written back"),
+            (Verdict::Done, _) => return self.end(Answer::Written).event("done, settled"),
+            (Verdict::Declined(()), Some(chain)) if !settled => {
+                let event = if read { "settle, written back" } else { "declined, written back" };
+                (chain, Answer::Saw(chain), event)
+            }
+            (Verdict::Declined(()), found) => {
+                let event = if read { "settle, settled" } else { "declined, settled" };
+                return self.end(Answer::Saw(found.unwrap_or_default())).event(event);
+            }
+        };
+        self.enter(Phase::Accepting(mark, answer));
+        Effect { accept: Some((mark, chain)), ..Effect::default() }.event(event)
+    }
+
+    fn hear_read(&mut self, owner: usize, reply: Reply, config: &Config) -> Effect {
+        let Reply::Value(held, height) = reply else { return Effect::default() };
+        let step = if config.breaks(Broken::ReadTrustsOne) {
+            Read::new(1, Quorum::majority(1)).on_reply(0, accepted(held, config), height)
+        } else {
+            self.read(config).on_reply(owner as u16, accepted(held, config), height)
+        };
+        self.heard[owner] = Some(reply);
+        self.after_read(step, config)
+    }
+
+    /// The production read, having heard what was heard.
+    fn read(&self, config: &Config) -> Read {
+        let mut read = Read::new(OWNERS, Quorum::majority(OWNERS as u16));
+        for (owner, reply) in self.heard.iter().enumerate() {
+            if let Some(Reply::Value(held, height)) = reply {
+                read.on_reply(owner as u16, accepted(*held, config), *height);
+            }
+        }
+        read
+    }
+
+    fn after_read(&mut self, step: ReadStep, config: &Config) -> Effect {
+        match step {
+            ReadStep::Value(value) => {
+                let tell = value.as_ref().map(|value| Mark::of(value.ballot));
+                let chain = Chain::of(value.as_ref().map(|value| &value.value));
+                Effect { tell, ..self.end(Answer::Saw(chain)) }.event("read, agreed")
+            }
+            ReadStep::Settle { .. } if config.breaks(Broken::ReadTakesHighest) => {
+                let held = |reply: &Reply| if let Reply::Value(held, _) = reply { *held } else { None };
+                let highest = self.heard.iter().flatten().filter_map(held).max();
+                self.end(Answer::Saw(highest.map(|(_, chain)| chain).unwrap_or_default()))
+            }
+            ReadStep::Settle { above } => {
+                self.above = above;
+                self.attempt(config).event("read, differed")
+            }
+            ReadStep::Wait | ReadStep::TooFew => Effect::default(),
+        }
+    }
+}
+
+fn feed(proposer: &mut Proposer, owner: usize, reply: Reply, config: &Config) -> ProposerStep {
+    let owner = if config.breaks(Broken::MajorityOfOne) { 0 } else { owner as u16 };
+    match reply {
+        Reply::Promised(held) => proposer.on_promise(owner, accepted(held, config)),
+        Reply::Accepted => proposer.on_accepted(owner),
+        Reply::Refused(above) => proposer.on_refusal(owner, Refusal { above }),
+        Reply::Value(..) | Reply::Silent => ProposerStep::Wait,
+    }
+}

@@ -1,0 +1,217 @@
+//! A small explicit-state explorer: breadth first, deterministic, one thread.
+//!
+//! Owns the visited set (128-bit fingerprints), the bounds, and the way back from a violation to a shortest
+//! trace. Leaves to the [`System`]: what a state is, what may happen next, what is wrong, and which states
+//! are the same (by giving them the same fingerprint). A state is kept only while its level is explored;
+//! afterwards 6 bytes remember how it was reached.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, Hash, Hasher},
+};
+
+/// Something with states and moves.
+pub(crate) trait System {
+    /// A state; small, as whole levels of them are kept.
+    type State: Copy;
+    /// A move, for the trace.
+    type Action: Copy;
+
+    /// Where it starts.
+    fn initial(&mut self) -> Self::State;
+
+    /// States with the same fingerprint are explored once.
+    fn fingerprint(&mut self, state: &Self::State) -> u128;
+
+    /// Adds all that may happen next, always in the same order.
+    fn successors(&mut self, state: &Self::State, out: &mut Vec<Successor<Self::Action, Self::State>>);
+
+    /// What happened, in words.
+    fn describe(&self, before: &Self::State, action: Self::Action, after: &Self::State) -> String;
+}
+
+/// One move.
+pub(crate) struct Successor<A, S> {
+    /// What happens.
+    pub(crate) action: A,
+    /// Where it leads.
+    pub(crate) state: S,
+    /// What is wrong there.
+    pub(crate) violation: Option<String>,
+}
+
+/// When to stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Most states.
+    pub(crate) states: usize,
+    /// Most moves from the initial state.
+    pub(crate) depth: usize,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Distinct states seen.
+    pub(crate) states: usize,
+    /// Moves tried.
+    pub(crate) moves: u64,
+    /// The deepest level reached.
+    pub(crate) depth: usize,
+    /// Whether every reachable state was seen.
+    pub(crate) exhausted: bool,
+    /// The first violation, by a shortest trace.
+    pub(crate) violation: Option<Violation>,
+}
+
+/// What went wrong, and how.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    /// The broken promise.
+    pub(crate) what: String,
+    /// The moves that lead there, in order.
+    pub(crate) trace: Vec<String>,
+}
+
+/// How a state was reached: the number of the state before, and which of its moves.
+struct Origin {
+    parent: u32,
+    ordinal: u16,
+}
+
+/// Explores `system` level by level until everything was seen, a bound is reached, or something is wrong.
+pub(crate) fn explore<S: System>(system: &mut S, bounds: Bounds) -> Report {
+    let initial = system.initial();
+    let mut visited: HashSet<u128, BuildHasherDefault<Mix>> = HashSet::default();
+    visited.insert(system.fingerprint(&initial));
+    let mut origins = vec![Origin { parent: 0, ordinal: 0 }];
+    let mut level = vec![(0u32, initial)];
+    let mut report = Report { states: 1, moves: 0, depth: 0, exhausted: false, violation: None };
+    let mut successors = Vec::new();
+    while !level.is_empty() {
+        if report.depth == bounds.depth {
+            return report;
+        }
+        let mut next = Vec::new();
+        for (number, state) in &level {
+            successors.clear();
+            system.successors(state, &mut successors);
+            for (successor, ordinal) in successors.drain(..).zip(0u16..) {
+                report.moves += 1;
+                if let Some(what) = successor.violation {
+                    let trace = retrace(system, &origins, *number, ordinal);
+                    report.depth = trace.len();
+                    report.violation = Some(Violation { what, trace });
+                    return report;
+                }
+                if visited.insert(system.fingerprint(&successor.state)) {
+                    next.push((origins.len() as u32, successor.state));
+                    origins.push(Origin { parent: *number, ordinal });
+                    report.states += 1;
+                }
+            }
+            if report.states >= bounds.states {
+                return report;
+            }
+        }
+        report.depth += usize::from(!next.is_empty());
+        level = next;
+    }
+    report.exhausted = true;
+    report
+}
+
+/// Walks from the initial state to state `number` and then its move `last`, telling each move.
+fn retrace<S: System>(system: &mut S, origins: &[Origin], mut number: u32, last: u16) -> Vec<String> {
+    let mut ordinals = vec![last];
+    while number != 0 {
+        let origin = &origins[number as usize];
+        ordinals.push(origin.ordinal);
+        number = origin.parent;
+    }
+    let mut state = system.initial();
+    let mut successors = Vec::new();
+    let mut trace = Vec::new();
+    for ordinal in ordinals.into_iter().rev() {
+        successors.clear();
+        system.successors(&state, &mut successors);
+        let taken = &successors[usize::from(ordinal)];
+        trace.push(system.describe(&state, taken.action, &taken.state));
+        state = taken.state;
+    }
+    trace
+}
+
+/// Gives equal things equal small numbers: a state is then a few numbers, however large its parts.
+pub(crate) struct Interner<T> {
+    numbers: HashMap<T, u32, BuildHasherDefault<Mix>>,
+    items: Vec<T>,
+}
+
+impl<T: Clone + Eq + Hash> Interner<T> {
+    /// Empty.
+    pub(crate) fn new() -> Self {
+        Self { numbers: HashMap::default(), items: Vec::new() }
+    }
+
+    /// The number of `item`.
+    pub(crate) fn number(&mut self, item: T) -> u32 {
+        if let Some(number) = self.numbers.get(&item) {
+            return *number;
+        }
+        let number = self.items.len() as u32;
+        self.items.push(item.clone());
+        self.numbers.insert(item, number);
+        number
+    }
+
+    /// The item with this number.
+    pub(crate) fn item(&self, number: u32) -> &T {
+        &self.items[number as usize]
+    }
+}
+
+/// A fast, deterministic hash: a multiplication of 128 bits and a fold for each word.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mix(u128);
+
+impl Mix {
+    /// All 128 bits.
+    pub(crate) fn wide(self) -> u128 {
+        let twice = (self.0 ^ (self.0 >> 71)).wrapping_mul(0xda94_2042_e4dd_58b5_9fb2_1c65_1e98_df25);
+        twice ^ (twice >> 64)
+    }
+}
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let mixed = (self.0 ^ u128::from(word) ^ 0x9e37_79b9_7f4a_7c15)
+            .wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645);
+        self.0 = mixed ^ (mixed >> 67);
+    }
+
+    fn write_u128(&mut self, word: u128) {
+        // Fingerprints are mixed already.
+        self.0 = word;
+    }
+
+    fn finish(&self) -> u64 {
+        (self.0 ^ (self.0 >> 64)) as u64
+    }
+}

@@ -1,0 +1,234 @@
+//! What a configuration of the model says: scripts, bounds, and the rule that is broken, if one is.
+//!
+//! Also the compact forms that states are made of, and their way to and from the production types:
+//! [`Mark`] for a ballot, [`Chain`] for a value (the writes that led to it, all of them).
+
+use bytes::Bytes;
+use pando_core::{
+    id::WriteId,
+    register::{Accepted, Ballot, LayoutVersion, State, Value},
+};
+
+/// How many owners a register has.
+pub(crate) const OWNERS: usize = 3;
+/// How many registers there are: the second one is there to press promises out of the table.
+pub(crate) const REGISTERS: usize = 2;
+
+/// A ballot: counter times 8 plus session, in the order of ballots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Mark(u8);
+
+impl Mark {
+    /// The ballot of a client.
+    pub(crate) fn new(counter: u64, client: usize) -> Self {
+        assert!(counter < 32 && client < 8, "ballots of the model are small");
+        Self(counter as u8 * 8 + client as u8)
+    }
+
+    /// Whose it is.
+    pub(crate) fn client(self) -> usize {
+        usize::from(self.0 % 8)
+    }
+
+    /// Its counter.
+    pub(crate) fn counter(self) -> u64 {
+        u64::from(self.0 / 8)
+    }
+
+    /// As production knows it.
+    pub(crate) fn ballot(self) -> Ballot {
+        Ballot { layout: LayoutVersion(1), counter: self.counter(), session: self.client() as u64 }
+    }
+
+    /// From what production knows.
+    pub(crate) fn of(ballot: Ballot) -> Self {
+        Self::new(ballot.counter, ballot.session as usize)
+    }
+}
+
+/// A value, as the ids of all writes that led to it: four bits each, the last one lowest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Chain(u64);
+
+impl Chain {
+    /// How many writes.
+    pub(crate) fn len(self) -> usize {
+        (u64::BITS - self.0.leading_zeros()).div_ceil(4) as usize
+    }
+
+    /// The ids of the writes, oldest first.
+    pub(crate) fn ids(self) -> impl DoubleEndedIterator<Item = u8> {
+        (0..self.len()).rev().map(move |at| (self.0 >> (4 * at)) as u8 & 15)
+    }
+
+    /// The first `len` writes.
+    pub(crate) fn cut(self, len: usize) -> Self {
+        Self(self.0 >> (4 * self.len().saturating_sub(len)))
+    }
+
+    /// Whether `later` was built on this.
+    pub(crate) fn leads_to(self, later: Self) -> bool {
+        self.len() <= later.len() && later.cut(self.len()) == self
+    }
+
+    /// The place of an operation's write, counted from 1.
+    pub(crate) fn position(self, op: u8) -> Option<usize> {
+        self.ids().position(|id| op_of(id) == op).map(|index| index + 1)
+    }
+
+    /// From what production knows.
+    pub(crate) fn of(value: Option<&Value>) -> Self {
+        let Some(value) = value else { return Self::default() };
+        assert_eq!(value.sequence, value.recent.len() as u64, "chains of the model fit the window");
+        Self(value.recent.iter().fold(0, |chain, id| chain << 4 | u64::from(id.0[0])))
+    }
+
+    /// As production knows it.
+    pub(crate) fn value(self, config: &Config) -> Option<Value> {
+        self.ids().fold(None, |value, id| {
+            let op = op_of(id);
+            Some(Value::after(value.as_ref(), write_id(id), config.written(op)))
+        })
+    }
+}
+
+/// The operation whose write has this id; a retry under a fresh id has the fourth bit set.
+pub(crate) fn op_of(id: u8) -> u8 {
+    id & 7
+}
+
+/// An id of the model as a production id.
+pub(crate) fn write_id(id: u8) -> WriteId {
+    WriteId([id; 16])
+}
+
+/// What an owner has accepted.
+pub(crate) type Held = Option<(Mark, Chain)>;
+
+/// The production form of what an owner has accepted.
+pub(crate) fn accepted(held: Held, config: &Config) -> Option<Accepted> {
+    let (mark, chain) = held?;
+    Some(Accepted { ballot: mark.ballot(), value: chain.value(config)? })
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Writes.
+    Put,
+    /// Writes if there is nothing.
+    PutIfAbsent,
+    /// Writes if the last write was that of this operation.
+    PutIf(u8),
+    /// Writes a tombstone.
+    Delete,
+    /// Reads.
+    Read,
+}
+
+/// One operation of a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Op {
+    /// On which register.
+    pub(crate) register: u8,
+    /// What.
+    pub(crate) kind: Kind,
+}
+
+/// A rule that is broken, to see the model notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// A restarted acceptor starts at ceiling 0.
+    RestartForgets,
+    /// Accepts are judged without what was accepted before.
+    AcceptsBelow,
+    /// What was proposed is taught as if it had been chosen.
+    LearnsUnchosen,
+    /// A read believes the first reply.
+    ReadTrustsOne,
+    /// A promise leaves the table and the floor stays.
+    EvictsSilently,
+    /// A retry has a new write id.
+    FreshWriteId,
+    /// One owner is a majority.
+    MajorityOfOne,
+    /// A promise leaves before the ceiling is durable.
+    LateCeiling,
+    /// A read takes the highest of a majority that differs.
+    ReadTakesHighest,
+    /// A retry that declines trusts a settled value without writing it back.
+    DeclinesLightly,
+    /// After a failed write the acceptor goes on with what it had in memory.
+    FailedWriteGoesOn,
+}
+
+/// One configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What each client does, one after the other. Operations are numbered from 1 through all scripts.
+    pub(crate) scripts: Vec<Vec<Op>>,
+    /// The counter after which each client starts.
+    pub(crate) clocks: Vec<u64>,
+    /// Attempts per operation.
+    pub(crate) tries: u8,
+    /// The highest counter.
+    pub(crate) counters: u64,
+    /// Restarts in all.
+    pub(crate) restarts: u8,
+    /// Failed durable writes in all.
+    pub(crate) failures: u8,
+    /// Promises in an acceptor's table.
+    pub(crate) capacity: usize,
+    /// By how much ceilings are raised.
+    pub(crate) step: u64,
+    /// Whether chosen values are told to those that missed them.
+    pub(crate) learn: bool,
+    /// Whether replies travel by themselves, instead of arriving at once or never.
+    pub(crate) detached: bool,
+    /// The broken rule.
+    pub(crate) broken: Option<Broken>,
+}
+
+impl Config {
+    /// Whether this rule is broken.
+    pub(crate) fn breaks(&self, rule: Broken) -> bool {
+        self.broken == Some(rule)
+    }
+
+    /// The operations in the order of their numbers; the first is number 1.
+    pub(crate) fn ops(&self) -> impl Iterator<Item = Op> + '_ {
+        self.scripts.iter().flatten().copied()
+    }
+
+    /// The operation with this number.
+    pub(crate) fn op(&self, number: u8) -> Op {
+        self.ops().nth(usize::from(number) - 1).expect("an operation of a script")
+    }
+
+    /// The number of the operation at `at` in a client's script.
+    pub(crate) fn number(&self, client: usize, at: u8) -> Option<u8> {
+        let before: usize = self.scripts[..client].iter().map(Vec::len).sum();
+        (usize::from(at) < self.scripts[client].len()).then(|| before as u8 + at + 1)
+    }
+
+    /// The state that an operation writes.
+    fn written(&self, op: u8) -> State {
+        match self.op(op).kind {
+            Kind::Delete => State::Absent,
+            _ => State::Present(Bytes::copy_from_slice(&[op])),
+        }
+    }
+
+    /// What an operation does to what it finds, as production's callers do it.
+    pub(crate) fn decide(&self, op: u8, found: Option<&Value>) -> Result<State, ()> {
+        let holds = match self.op(op).kind {
+            Kind::Put | Kind::Delete => true,
+            Kind::PutIfAbsent => found.and_then(Value::present).is_none(),
+            Kind::PutIf(other) => found.and_then(Value::write_id) == Some(write_id(other)),
+            Kind::Read => false,
+        };
+        if holds { Ok(self.written(op)) } else { Err(()) }
+    }
+}

@@ -1,0 +1,193 @@
+//! The shapes that a node's operations take and give: options, answers, status.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use pando_core::{
+    id::{NetworkId, NodeId, WriteId},
+    layout::Replicas,
+    record::UserMeta,
+    ticket::Ticket,
+};
+
+/// How a node starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's data folder; made if it is not there.
+    pub data: PathBuf,
+    /// Where to listen; if not given, where it listened last time, or the default port, or any port.
+    pub listen: Option<SocketAddr>,
+    /// Where others reach it, if that is not where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// Its zone; if not given, what it was, or "default".
+    pub zone: Option<String>,
+    /// Bytes that it offers; if not given, what it offered, or the free space of its disk.
+    pub capacity: Option<u64>,
+    /// Copies of everything; may be given only when the network is made.
+    pub replicas: Option<Replicas>,
+    /// A ticket to join with, if it is not a member yet.
+    pub join: Option<Ticket>,
+    /// How long chunks that no object needs are kept (dead uploads, removed and replaced objects).
+    pub grace: Duration,
+}
+
+/// The default for [`Config::grace`]: a day, so that an upload that is slow or was interrupted overnight
+/// can go on without sending again what is there.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// What must hold for a write to take effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    None,
+    /// There is no such object.
+    Absent,
+    /// The object is this version.
+    Match(WriteId),
+}
+
+/// How to put.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// What must hold.
+    pub condition: Condition,
+    /// What the user says about it.
+    pub meta: UserMeta,
+}
+
+/// What was put.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Bytes of content.
+    pub size: u64,
+    /// BLAKE3 of the content.
+    pub hash: [u8; 32],
+    /// The version.
+    pub etag: WriteId,
+    /// Durable copies when it was acknowledged (of the chunk or record with the fewest).
+    pub copies: usize,
+    /// Copies that there will be once every owner is back.
+    pub wanted: usize,
+}
+
+/// What is known of an object.
+#[derive(Clone, Debug)]
+pub struct ObjectInfo {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+    /// Bytes of content.
+    pub size: u64,
+    /// BLAKE3 of the content; zeros for a common prefix.
+    pub hash: [u8; 32],
+    /// The version.
+    pub etag: WriteId,
+    /// When it was put, in Unix milliseconds.
+    pub modified: u64,
+    /// What the user said; empty in listings.
+    pub meta: UserMeta,
+}
+
+/// How sure an answer must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// A majority of owners agrees: the last acknowledged write.
+    #[default]
+    Linearizable,
+    /// What this node holds, without asking anyone: may be old, or not there.
+    Stale,
+}
+
+/// Which bytes of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteRange {
+    /// From the first to the last byte, both included; the last is cut to the object's end.
+    Inclusive(u64, u64),
+    /// From this byte to the end.
+    From(u64),
+    /// The last so many bytes.
+    Last(u64),
+}
+
+/// What to list.
+#[derive(Clone, Debug, Default)]
+pub struct ListQuery {
+    /// Keys that start so.
+    pub prefix: String,
+    /// Roll up what follows the prefix up to this, as folders ("/").
+    pub delimiter: Option<String>,
+    /// Keys and common prefixes above this one: the `next` of the page before.
+    pub after: Option<String>,
+    /// Most entries of the page; 0 means as many as a page may have.
+    pub limit: usize,
+    /// How sure.
+    pub consistency: Consistency,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default)]
+pub struct ListPage {
+    /// Objects, in order of key (bytes).
+    pub objects: Vec<ObjectInfo>,
+    /// Common prefixes, in order, if a delimiter was given.
+    pub prefixes: Vec<String>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<String>,
+}
+
+/// A bucket.
+#[derive(Clone, Debug)]
+pub struct BucketInfo {
+    /// Its name.
+    pub name: String,
+    /// When it was made, in Unix milliseconds.
+    pub created: u64,
+}
+
+/// One member, as this node sees it.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Who.
+    pub id: NodeId,
+    /// Its zone.
+    pub zone: String,
+    /// Where it was last known to be.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it answered within the last seconds.
+    pub up: bool,
+    /// Whether it is the node that was asked.
+    pub me: bool,
+    /// Bytes of chunks it holds, if it said so.
+    pub used: Option<u64>,
+    /// Bytes it offers.
+    pub capacity: u64,
+    /// Chunks it has still to send or fetch, if it said so.
+    pub owed: Option<u64>,
+}
+
+/// The network at a glance.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The network.
+    pub network: NetworkId,
+    /// Its layout version.
+    pub layout: u64,
+    /// Whether a layout change is under way.
+    pub in_transition: bool,
+    /// How many copies.
+    pub replicas: Replicas,
+    /// Its members.
+    pub nodes: Vec<NodeStatus>,
+    /// Objects, if they could be counted.
+    pub objects: Option<ObjectCount>,
+}
+
+/// How many objects there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectCount {
+    /// Counted so far.
+    pub at_least: u64,
+    /// Whether that is all.
+    pub exact: bool,
+}

@@ -1,0 +1,90 @@
+//! Buckets: made, listed, removed. A bucket is a register of its own.
+
+use std::sync::Arc;
+
+use pando_core::{
+    id::WriteId,
+    name::RegisterName,
+    record::BucketRecord,
+    register::{State, Value},
+};
+
+use crate::{
+    api::{BucketInfo, Consistency, ListQuery},
+    error::Error,
+    inner::Inner,
+    register::Outcome,
+    sys,
+};
+
+fn is_there(found: Option<&Value>) -> bool {
+    found.is_some_and(|value| value.present().is_some())
+}
+
+impl Inner {
+    /// See [`crate::Node::create_bucket`].
+    pub(crate) async fn create_bucket(self: &Arc<Self>, bucket: &str) -> Result<(), Error> {
+        let name = RegisterName::bucket(bucket)?;
+        let record = BucketRecord { created: sys::now_ms() }.encode();
+        let made = self
+            .change(&name, WriteId(sys::random()), |found| match is_there(found) {
+                true => Err(Error::BucketExists(bucket.to_owned())),
+                false => Ok(State::Present(record.clone())),
+            })
+            .await?;
+        match made {
+            Outcome::Written(_) => Ok(()),
+            Outcome::Declined(why, _) => Err(why),
+        }
+    }
+
+    /// See [`crate::Node::remove_bucket`].
+    pub(crate) async fn remove_bucket(self: &Arc<Self>, bucket: &str) -> Result<(), Error> {
+        let name = RegisterName::bucket(bucket)?;
+        self.check_bucket(bucket).await?;
+        let first = self.list(bucket, ListQuery { limit: 1, ..ListQuery::default() }).await?;
+        if !first.objects.is_empty() {
+            return Err(Error::BucketNotEmpty(bucket.to_owned()));
+        }
+        let removed = self
+            .change(&name, WriteId(sys::random()), |found| match is_there(found) {
+                true => Ok(State::Absent),
+                false => Err(Error::NoSuchBucket(bucket.to_owned())),
+            })
+            .await?;
+        match removed {
+            Outcome::Written(_) => Ok(()),
+            Outcome::Declined(why, _) => Err(why),
+        }
+    }
+
+    /// Fails if there is no such bucket.
+    pub(crate) async fn check_bucket(self: &Arc<Self>, bucket: &str) -> Result<(), Error> {
+        let found = self.read(&RegisterName::bucket(bucket)?).await?;
+        match is_there(found.as_ref().map(|accepted| &accepted.value)) {
+            true => Ok(()),
+            false => Err(Error::NoSuchBucket(bucket.to_owned())),
+        }
+    }
+
+    /// See [`crate::Node::list_buckets`].
+    pub(crate) async fn list_buckets(
+        self: &Arc<Self>,
+        consistency: Consistency,
+    ) -> Result<Vec<BucketInfo>, Error> {
+        let mut buckets = Vec::new();
+        let mut after = None;
+        loop {
+            let prefix = RegisterName::bucket_prefix();
+            let page = self.page(prefix.into(), after, usize::MAX, consistency).await?;
+            buckets.extend(page.entries.iter().filter_map(|(name, summary)| {
+                let name = name.bucket_name()?.to_owned();
+                Some(BucketInfo { name, created: summary.modified })
+            }));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(buckets),
+            }
+        }
+    }
+}

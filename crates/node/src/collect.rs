@@ -1,0 +1,108 @@
+//! Collecting what no object needs: chunks of dead uploads, and of removed and replaced versions.
+//!
+//! A chunk is kept for versions (the write that made, or would have made, an object's record). When a
+//! version is due, its register is asked. If the version is current it stays, and is asked again much later
+//! (so that a removal that this node never heard of is found out in the end). If it is not, its chunks lose
+//! their reference, and those without any are deleted.
+//!
+//! One trap: a version that is not current may still *become* current. Its record may have been accepted
+//! by a minority whose proposer never finished, and be chosen when that minority is heard again. So before
+//! a version is given up it must either be known to have been replaced (the register remembers it among
+//! the recent writes) or be made impossible: the register's value is written again at a higher ballot.
+
+use std::{sync::Arc, time::Duration};
+
+use pando_core::{
+    id::WriteId,
+    name::RegisterName,
+    register::{State, Value},
+};
+
+use crate::{
+    error::Error,
+    inner::Inner,
+    register::Outcome,
+    sys,
+};
+
+/// How long until a version that is current is looked at again.
+const AGAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How many versions are looked at in one go.
+const BATCH: usize = 64;
+/// Bounds of the pause between two looks at the queue.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(600));
+
+/// Works the queue off until the node stops.
+pub(crate) async fn collect(inner: Arc<Inner>) {
+    let pause = (inner.grace / 10).clamp(PAUSE.0, PAUSE.1);
+    loop {
+        match inner.store.due(sys::now_ms(), BATCH).await {
+            Ok(due) => {
+                let full = due.len() == BATCH;
+                for (version, name) in due {
+                    look_at(&inner, version, &name).await;
+                }
+                if full {
+                    continue;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "collecting goes on later"),
+        }
+        sys::sleep(pause).await;
+    }
+}
+
+async fn look_at(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) {
+    let again = match is_needed(inner, version, name).await {
+        Ok(true) => AGAIN + sys::jitter(AGAIN / 7),
+        Ok(false) => {
+            match inner.store.release(version).await {
+                Ok(released) => {
+                    tracing::info!(object = %name, chunks = released.chunks, bytes = released.bytes, "freed");
+                }
+                Err(error) => tracing::warn!(%error, "freeing goes on later"),
+            }
+            return;
+        }
+        // The register can't be read now: later.
+        Err(error) => {
+            tracing::debug!(object = %name, %error, "a version could not be looked at");
+            (inner.grace / 2).clamp(PAUSE.0, AGAIN)
+        }
+    };
+    let due = sys::now_ms() + again.as_millis() as u64;
+    if let Err(error) = inner.store.recheck(version, due).await {
+        tracing::warn!(%error, "a version will be looked at again too early");
+    }
+}
+
+/// Whether a version is, or could still become, what its register holds.
+async fn is_needed(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) -> Result<bool, Error> {
+    let found = inner.read(name).await?;
+    let found = found.as_ref().map(|accepted| &accepted.value);
+    if let Some(answer) = standing(version, found) {
+        return Ok(answer);
+    }
+    let is_absent = |value: Option<&Value>| value.is_none();
+    let id = WriteId(sys::random());
+    let settled = inner
+        .change_above(name, id, 0, true, |found| match standing(version, found) {
+            // Never written at all: there is nothing to write again but a tombstone.
+            None if is_absent(found) => Ok(State::Absent),
+            standing => Err(standing),
+        })
+        .await?;
+    match settled {
+        Outcome::Written(_) => Ok(false),
+        Outcome::Declined(standing, _) => Ok(standing.unwrap_or(false)),
+    }
+}
+
+/// Whether a version is current (`Some(true)`), was replaced (`Some(false)`), or has left no trace.
+fn standing(version: WriteId, found: Option<&Value>) -> Option<bool> {
+    let value = found?;
+    if value.write_id() == Some(version) {
+        return Some(true);
+    }
+    value.recent.contains(&version).then_some(false)
+}

@@ -1,0 +1,313 @@
+//! Get and stat: read the record, then deliver its content in order, verified, from wherever it can be had.
+//!
+//! The first bytes leave as soon as the first segment is there; some chunks are fetched ahead, from several
+//! owners at once. See [`crate::fetch`] for one chunk.
+
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use pando_core::{
+    id::WriteId,
+    manifest::{ChunkRef, Geometry},
+    name::RegisterName,
+    record::{Body, ChunkTree, Record},
+    seal::{CHUNK, SEGMENT},
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::{
+    api::{ByteRange, Consistency, ObjectInfo},
+    error::Error,
+    fetch::{Piece, fetch},
+    inner::{Inner, object_of, permit},
+};
+
+/// Chunks of one get that are being fetched at the same time.
+const AHEAD: usize = 4;
+/// Segments of one chunk that wait for the reader: 2 MiB.
+const BUFFERED: usize = 32;
+/// How long a get waits for its turn among the others.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// An object being read.
+pub struct Object {
+    /// What is known of it.
+    pub info: ObjectInfo,
+    /// The bytes that will come, from the first to the one after the last.
+    pub range: Range<u64>,
+    source: Source,
+}
+
+enum Source {
+    Inline(Bytes),
+    Chunks(Box<Chunks>),
+}
+
+impl Object {
+    /// The next bytes, at most 64 KiB; `None` at the end of the range. After an error nothing follows.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        match &mut self.source {
+            Source::Inline(bytes) if bytes.is_empty() => None,
+            Source::Inline(bytes) => Some(Ok(std::mem::take(bytes))),
+            Source::Chunks(chunks) => chunks.next().await.transpose(),
+        }
+    }
+}
+
+impl Inner {
+    /// See [`crate::Node::stat`].
+    pub(crate) async fn stat(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        consistency: Consistency,
+    ) -> Result<ObjectInfo, Error> {
+        let (_, record, version) = self.find(bucket, key, consistency).await?;
+        Ok(info(bucket, key, &record, version))
+    }
+
+    /// See [`crate::Node::get`].
+    pub(crate) async fn get(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        range: Option<ByteRange>,
+        consistency: Consistency,
+    ) -> Result<Object, Error> {
+        let (name, record, version) = self.find(bucket, key, consistency).await?;
+        let range = resolve(range, record.size)?;
+        let source = match record.open(self.key()?, &name, &version)? {
+            Body::Inline(bytes) => Source::Inline(bytes.slice(range.start as usize..range.end as usize)),
+            Body::Chunks(_) if range.is_empty() => Source::Inline(Bytes::new()),
+            Body::Chunks(tree) => {
+                let place = permit(&self.limits.gets, QUEUE_PATIENCE, "too many gets at once").await?;
+                Source::Chunks(Box::new(Chunks::new(Arc::clone(self), tree, record.size, range.clone(), place)))
+            }
+        };
+        Ok(Object { info: info(bucket, key, &record, version), range, source })
+    }
+
+    async fn find(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        consistency: Consistency,
+    ) -> Result<(RegisterName, Record, WriteId), Error> {
+        let name = RegisterName::object(bucket, key)?;
+        let found = match consistency {
+            Consistency::Linearizable => self.read(&name).await?,
+            Consistency::Stale => self.store.peek(name.clone()).await?,
+        };
+        if let Some((record, version)) = object_of(found.as_ref().map(|accepted| &accepted.value))? {
+            return Ok((name, record, version));
+        }
+        if consistency == Consistency::Linearizable {
+            self.check_bucket(bucket).await?;
+        }
+        Err(Error::NotFound { bucket: bucket.to_owned(), key: key.to_owned() })
+    }
+}
+
+fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInfo {
+    ObjectInfo {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        size: record.size,
+        hash: record.hash,
+        etag: version,
+        modified: record.modified,
+        meta: record.meta.clone(),
+    }
+}
+
+/// The bytes that a range means for an object of `size` bytes (RFC 9110, section 14.1.2).
+fn resolve(range: Option<ByteRange>, size: u64) -> Result<Range<u64>, Error> {
+    let outside = |start, end| Err(Error::Range { start, end, size });
+    match range {
+        None => Ok(0..size),
+        Some(ByteRange::Inclusive(start, end)) if start > end || start >= size => outside(start, end),
+        Some(ByteRange::Inclusive(start, end)) => Ok(start..size.min(end.saturating_add(1))),
+        Some(ByteRange::From(start)) if start >= size => outside(start, size),
+        Some(ByteRange::From(start)) => Ok(start..size),
+        Some(ByteRange::Last(0)) => outside(size, size),
+        Some(ByteRange::Last(count)) => Ok(size.saturating_sub(count)..size),
+    }
+}
+
+/// Delivers a range of a chunked object in order.
+struct Chunks {
+    inner: Arc<Inner>,
+    manifest: Manifest,
+    size: u64,
+    range: Range<u64>,
+    /// Where the next bytes to deliver start.
+    at: u64,
+    /// The next chunk to start fetching.
+    index: u64,
+    queue: VecDeque<Fetching>,
+    failed: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+struct Fetching {
+    pieces: mpsc::Receiver<Result<Bytes, Error>>,
+    task: tokio::task::JoinHandle<()>,
+    /// How many segments are still to come.
+    left: u32,
+    /// Given back when the chunk is through; the chunk being delivered has none.
+    _ahead: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Chunks {
+    fn new(
+        inner: Arc<Inner>,
+        tree: ChunkTree,
+        size: u64,
+        range: Range<u64>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            manifest: Manifest::new(tree, size),
+            inner,
+            size,
+            at: range.start,
+            index: range.start / CHUNK as u64,
+            range,
+            queue: VecDeque::new(),
+            failed: false,
+            _place: place,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.failed || self.at >= self.range.end {
+            return Ok(None);
+        }
+        let next = self.next_segment().await;
+        self.failed = next.is_err();
+        let segment = next?;
+        // The first and the last segment may be wanted in part only.
+        let start = self.at / SEGMENT as u64 * SEGMENT as u64;
+        let skip = (self.at - start) as usize;
+        let end = segment.len().min((self.range.end - start) as usize);
+        self.at = start + end as u64;
+        Ok(Some(segment.slice(skip..end)))
+    }
+
+    async fn next_segment(&mut self) -> Result<Bytes, Error> {
+        loop {
+            self.start_ahead().await?;
+            let current = self.queue.front_mut().expect("a chunk is being fetched while bytes are missing");
+            if current.left == 0 {
+                self.queue.pop_front();
+                continue;
+            }
+            current.left -= 1;
+            let stopped = || Err(Error::Stopping);
+            return current.pieces.recv().await.unwrap_or_else(stopped);
+        }
+    }
+
+    /// Fetches ahead as far as there is room; the chunk that is needed next never waits for room.
+    async fn start_ahead(&mut self) -> Result<(), Error> {
+        while self.queue.len() < AHEAD && self.index * (CHUNK as u64) < self.range.end {
+            let ahead = match self.queue.is_empty() {
+                true => None,
+                false => match Arc::clone(&self.inner.limits.chunks_ahead).try_acquire_owned() {
+                    Ok(permit) => Some(permit),
+                    Err(_) => return Ok(()),
+                },
+            };
+            let index = self.index;
+            let chunk = self.manifest.chunk(&self.inner, index).await?;
+            let start = index * CHUNK as u64;
+            let plain = (self.size - start).min(CHUNK as u64);
+            let from = self.range.start.max(start) - start;
+            let to = (self.range.end - start).min(plain);
+            let segments = (from / SEGMENT as u64) as u32..to.div_ceil(SEGMENT as u64) as u32;
+            let piece = Piece { chunk, plain: plain as usize, segments: segments.clone() };
+            let (sender, pieces) = mpsc::channel(BUFFERED);
+            let task = crate::sys::spawn(fetch(Arc::clone(&self.inner), piece, sender));
+            self.queue.push_back(Fetching { pieces, task, left: segments.len() as u32, _ahead: ahead });
+            self.index += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Finds the chunks of an object through its manifest, keeping the last node of each level.
+struct Manifest {
+    tree: ChunkTree,
+    geometry: Geometry,
+    /// For each level above 0: the node last used, and the reference it came from.
+    nodes: Vec<Option<(ChunkRef, Vec<ChunkRef>)>>,
+}
+
+impl Manifest {
+    fn new(tree: ChunkTree, size: u64) -> Self {
+        let geometry = Geometry::of_size(size, tree.depth);
+        Self { nodes: vec![None; usize::from(tree.depth) + 1], tree, geometry }
+    }
+
+    async fn chunk(&mut self, inner: &Arc<Inner>, index: u64) -> Result<ChunkRef, Error> {
+        let mut entry = self.tree.roots[self.geometry.root_of(index)].clone();
+        for level in (1..=self.tree.depth).rev() {
+            let known = &mut self.nodes[usize::from(level)];
+            if known.as_ref().is_none_or(|(from, _)| *from != entry) {
+                let plain = self.geometry.node_len(level, index);
+                let bytes = fetch_whole(inner, entry.clone(), plain).await?;
+                let entries = self
+                    .geometry
+                    .decode(level, index, &bytes)
+                    .map_err(|why| Error::ChunkUnavailable { chunk: entry.id, why: why.to_string() })?;
+                *known = Some((entry.clone(), entries));
+            }
+            let (_, entries) = known.as_ref().expect("just filled in");
+            entry = entries[self.geometry.entry_of(level, index)].clone();
+        }
+        Ok(entry)
+    }
+}
+
+/// The whole plaintext of one chunk.
+async fn fetch_whole(inner: &Arc<Inner>, chunk: ChunkRef, plain: usize) -> Result<Vec<u8>, Error> {
+    let segments = 0..pando_core::seal::segments(plain) as u32;
+    let (sender, mut pieces) = mpsc::channel(BUFFERED);
+    let piece = Piece { chunk, plain, segments };
+    let mut bytes = Vec::with_capacity(plain);
+    let collect = async {
+        while let Some(piece) = pieces.recv().await {
+            let piece: Bytes = piece?;
+            bytes.extend_from_slice(&piece);
+        }
+        Ok::<(), Error>(())
+    };
+    let ((), collected) = tokio::join!(fetch(Arc::clone(inner), piece, sender), collect);
+    collected.map(|()| bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_mean_what_http_means() {
+        let resolve = |range, size| resolve(Some(range), size).ok();
+        assert_eq!(resolve(ByteRange::Inclusive(0, 9), 100), Some(0..10));
+        assert_eq!(resolve(ByteRange::Inclusive(90, 500), 100), Some(90..100));
+        assert_eq!(resolve(ByteRange::Inclusive(5, u64::MAX), 100), Some(5..100));
+        assert_eq!(resolve(ByteRange::Inclusive(100, 100), 100), None);
+        assert_eq!(resolve(ByteRange::Inclusive(7, 3), 100), None);
+        assert_eq!(resolve(ByteRange::From(99), 100), Some(99..100));
+        assert_eq!(resolve(ByteRange::Last(30), 100), Some(70..100));
+        assert_eq!(resolve(ByteRange::Last(300), 100), Some(0..100));
+        assert_eq!(resolve(ByteRange::Last(0), 100), None);
+        assert_eq!(resolve(ByteRange::From(0), 0), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! Resync: bringing chunks to the nodes that are owed them, fetching what this node itself lacks, and
+//! replacing bad copies.
+//!
+//! Debts are durable in the store's resync queue, so a restart goes on where it was. One loop, a few chunks
+//! at a time; a node that does not answer is left for the next round.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use pando_core::{
+    id::{ChunkId, NodeId, WriteId},
+    name::RegisterName,
+    seal::{self, SEALED_CHUNK},
+    wire::{self, StreamReply, StreamRequest},
+};
+use pando_store::ChunkState;
+
+use crate::{
+    error::Error,
+    inner::{Inner, permit},
+    peers::Liveness,
+    sys::{self, Instant},
+};
+
+/// How many chunks are healed at once: enough to keep a disk busy, few enough not to be in the way.
+const PARALLEL: usize = 2;
+/// How many debts are looked at in one go.
+const BATCH: usize = 64;
+/// How often the queue is looked at when nobody wakes the loop.
+const PERIOD: Duration = Duration::from_secs(30);
+/// The least pause between two rounds.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long copying one chunk may take.
+const COPY: Duration = Duration::from_secs(60);
+
+type Copied = (Bytes, Vec<(WriteId, RegisterName)>);
+
+/// Works the queue off until the node stops.
+pub(crate) async fn resync(inner: Arc<Inner>) {
+    loop {
+        if let Err(error) = round(&inner).await {
+            tracing::warn!(%error, "healing goes on later");
+        }
+        sys::sleep(PAUSE).await;
+        let _ = sys::timeout(PERIOD, inner.healing.notified()).await;
+    }
+}
+
+/// One look at every debt.
+async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
+    let mut after: Option<(NodeId, ChunkId)> = None;
+    let mut away: BTreeSet<NodeId> = BTreeSet::new();
+    loop {
+        let entries = inner.store.owed(None, after, BATCH).await?;
+        let Some(last) = entries.last() else { return Ok(()) };
+        after = Some(*last);
+        let (gone, present): (Vec<_>, Vec<_>) =
+            entries.into_iter().filter(|(node, _)| !away.contains(node)).partition(|(node, _)| {
+                inner.layout_now().is_some_and(|layout| layout.member(node).is_none())
+            });
+        let reachable = present.into_iter().filter(|(node, _)| {
+            let up = *node == inner.id || inner.peers.liveness(node) == Liveness::Up;
+            if !up {
+                away.insert(*node);
+            }
+            up
+        });
+        let work: Vec<_> = reachable.collect();
+        let done: Vec<Option<(NodeId, ChunkId)>> = stream::iter(work)
+            .map(|(node, chunk)| async move { settle(inner, node, chunk).await.then_some((node, chunk)) })
+            .buffer_unordered(PARALLEL)
+            .collect()
+            .await;
+        let settled: Vec<_> = done.into_iter().flatten().chain(gone).collect();
+        if !settled.is_empty() {
+            inner.store.settle(&settled).await?;
+        }
+        // Who is away is away for all its debts: go on behind them.
+        if let Some((node, _)) = after.filter(|(node, _)| away.contains(node)) {
+            after = Some((node, ChunkId([0xff; 32])));
+        }
+    }
+}
+
+/// Whether a debt is paid, or void.
+async fn settle(inner: &Arc<Inner>, node: NodeId, chunk: ChunkId) -> bool {
+    let settled = match node == inner.id {
+        true => inner.fetch_copy(chunk).await,
+        false => inner.bring(node, chunk).await.map(|_| ()),
+    };
+    if let Err(error) = &settled {
+        tracing::debug!(node = %node.short(), chunk = %chunk.short(), %error, "a copy is still owed");
+    }
+    settled.is_ok()
+}
+
+impl Inner {
+    /// Looks at the own copy of a chunk that someone found bad; if it is, puts it aside and fetches another.
+    pub(crate) async fn check_chunk(self: &Arc<Self>, chunk: ChunkId) {
+        match self.store.verify(chunk).await {
+            Ok(ChunkState::Bad) => {
+                tracing::warn!(%chunk, "a chunk is damaged: put aside, a good copy will be fetched");
+                match self.store.quarantine(chunk).await {
+                    Ok(_) => self.healing.notify_one(),
+                    Err(error) => tracing::warn!(%chunk, %error, "a damaged chunk could not be put aside"),
+                }
+            }
+            Ok(ChunkState::Good | ChunkState::Missing) => {}
+            Err(error) => tracing::warn!(%chunk, %error, "a chunk could not be verified"),
+        }
+    }
+
+    /// As [`Inner::check_chunk`], later.
+    pub(crate) fn suspect_here(self: &Arc<Self>, chunk: ChunkId) {
+        let inner = Arc::clone(self);
+        self.spawn_until_stopped(async move { inner.check_chunk(chunk).await });
+    }
+
+    /// Fetches a whole, verified copy of a chunk that this node should have.
+    async fn fetch_copy(self: &Arc<Self>, chunk: ChunkId) -> Result<(), Error> {
+        let mut versions = self.store.references(chunk).await?;
+        if self.store.verify(chunk).await? == ChunkState::Good {
+            return Ok(());
+        }
+        let _place = permit(&self.limits.chunks_in, COPY, "too many chunks at once").await?;
+        let mut why = Vec::new();
+        for source in self.sources(&chunk).into_iter().filter(|source| *source != self.id) {
+            match sys::timeout(COPY, self.copy_from(source, chunk)).await {
+                Ok(Ok((sealed, theirs))) => {
+                    versions.extend(theirs);
+                    let due = sys::now_ms() + self.grace.as_millis() as u64;
+                    for (version, name) in versions {
+                        self.store.write_chunk(chunk, sealed.clone(), version, name, due).await?;
+                    }
+                    tracing::info!(%chunk, source = %source.short(), "a copy was fetched");
+                    return Ok(());
+                }
+                Ok(Err(error)) => why.push(format!("{}: {error}", source.short())),
+                Err(_elapsed) => why.push(format!("{}: too slow", source.short())),
+            }
+        }
+        if versions.is_empty() {
+            // Nothing needs it any more.
+            return Ok(());
+        }
+        Err(Error::ChunkUnavailable { chunk, why: why.join("; ") })
+    }
+
+    async fn copy_from(self: &Arc<Self>, source: NodeId, chunk: ChunkId) -> Result<Copied, Error> {
+        let unusable = |why: &str| Error::ChunkUnavailable { chunk, why: why.to_owned() };
+        let request = wire::encode(&StreamRequest::Copy(chunk));
+        let exchange = self.endpoint().open(source, request, 0, Instant::now() + COPY).await?;
+        let (reply, mut body) = exchange.finish().await?;
+        let versions = match wire::decode(&reply)? {
+            StreamReply::Sending(versions) => versions,
+            StreamReply::Failed(why) => return Err(unusable(&why.to_string())),
+            StreamReply::Stored => return Err(unusable("an answer to something else")),
+        };
+        if body.len() > SEALED_CHUNK as u64 {
+            return Err(unusable("too long for a chunk"));
+        }
+        let mut sealed = vec![0; body.len() as usize];
+        body.read_exact(&mut sealed).await?;
+        let checked = sys::blocking(move || (seal::chunk_id(&sealed) == chunk).then_some(sealed)).await;
+        match checked {
+            Some(sealed) => Ok((sealed.into(), versions)),
+            None => Err(unusable("wrong bytes")),
+        }
+    }
+}

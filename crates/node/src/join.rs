@@ -1,0 +1,192 @@
+//! Invites and joining: one side makes a ticket and admits whoever shows it, the other shows it.
+//!
+//! An invite is a register: made open, consumed by compare-and-set, so that a ticket is used once whatever
+//! happens. A newcomer that was cut off in the middle may use its ticket again, under the same identity.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pando_core::{
+    id::{NodeId, WriteId},
+    layout::{Layout, MAX_MEMBERS, Member, MemberState},
+    name::RegisterName,
+    record::InviteRecord,
+    register::{State, Value},
+    ticket::Ticket,
+    wire::{self, JoinReply, JoinRequest},
+};
+
+use crate::{
+    api::Consistency,
+    error::Error,
+    inner::Inner,
+    register::Outcome,
+    sync,
+    sys::{self, Instant},
+};
+
+/// How long admitting a newcomer may take: the layout change before it may have to end first.
+const ADMISSION: Duration = Duration::from_secs(30);
+/// How long a newcomer waits for its answer from one address.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+impl Inner {
+    /// See [`crate::Node::invite`].
+    pub(crate) async fn invite(
+        self: &Arc<Self>,
+        valid: Duration,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Ticket, Error> {
+        let secret: [u8; 32] = sys::random();
+        let expires = sys::now_ms().saturating_add(valid.as_millis() as u64);
+        let name = RegisterName::invite(&Ticket::invite_id(&secret));
+        let record = InviteRecord { expires, used_by: None }.encode();
+        self.change(&name, WriteId(sys::random()), |_| Ok::<_, Error>(State::Present(record.clone()))).await?;
+        let network = self.layout()?.network;
+        Ok(Ticket { network, inviter: self.id, addresses, secret, expires })
+    }
+}
+
+/// A newcomer shows a ticket's secret: admits it, or says why not.
+pub(crate) async fn admit(inner: &Arc<Inner>, peer: NodeId, from: SocketAddr, request: &Bytes) -> JoinReply {
+    let admitted = async {
+        let request: JoinRequest = wire::decode(request)?;
+        consume(inner, peer, &request.secret).await?;
+        enter(inner, peer, request).await
+    };
+    match sys::timeout(ADMISSION, admitted).await {
+        Ok(Ok(layout)) => match inner.key() {
+            Ok(key) => {
+                tracing::info!(node = %peer.short(), %from, "a node joined");
+                JoinReply::Welcome { key: key.clone(), layout: layout.encode(), book: inner.peers.book() }
+            }
+            Err(error) => JoinReply::Refused(error.to_string()),
+        },
+        Ok(Err(error)) => {
+            tracing::warn!(node = %peer.short(), %from, %error, "refused a node that wanted to join");
+            let why = match error {
+                Error::JoinRefused(why) => why,
+                other => other.to_string(),
+            };
+            JoinReply::Refused(why)
+        }
+        Err(_elapsed) => JoinReply::Refused("the network was too busy to decide; try again".into()),
+    }
+}
+
+/// Uses the invite up for `peer`, or finds that it did so before.
+async fn consume(inner: &Arc<Inner>, peer: NodeId, secret: &[u8; 32]) -> Result<(), Error> {
+    let refused = |why: &str| Error::JoinRefused(why.to_owned());
+    let name = RegisterName::invite(&Ticket::invite_id(secret));
+    // Strangers may try secrets; what was never made must not leave a trace.
+    if inner.read(&name).await?.is_none() {
+        return Err(refused("this network made no such ticket"));
+    }
+    let decide = |found: Option<&Value>| {
+        let Some(bytes) = found.and_then(|value| value.present()) else {
+            return Err(Err(refused("this network made no such ticket")));
+        };
+        let invite = InviteRecord::decode(bytes).map_err(|why| Err(why.into()))?;
+        match invite.used_by {
+            Some(user) if user == peer => return Err(Ok(())),
+            Some(_) => {
+                return Err(Err(refused(
+                    "this ticket was used already: a ticket admits one node; make another with `pando invite`",
+                )));
+            }
+            None if invite.expires < sys::now_ms() => {
+                return Err(Err(refused("this ticket has expired: make another with `pando invite`")));
+            }
+            None => {}
+        }
+        Ok(State::Present(InviteRecord { used_by: Some(peer), ..invite }.encode()))
+    };
+    match inner.change(&name, WriteId(sys::random()), decide).await? {
+        Outcome::Written(_) => Ok(()),
+        Outcome::Declined(answer, _) => answer,
+    }
+}
+
+/// Makes the newcomer a member by the next layout version.
+async fn enter(inner: &Arc<Inner>, peer: NodeId, request: JoinRequest) -> Result<Arc<Layout>, Error> {
+    let is_member = |layout: &Arc<Layout>| layout.member(&peer).is_some();
+    if let Some(layout) = inner.layout_now().filter(is_member) {
+        return Ok(layout);
+    }
+    let holds_objects = !inner
+        .page(RegisterName::all_objects_prefix().into(), None, 1, Consistency::Linearizable)
+        .await?
+        .entries
+        .is_empty();
+    if holds_objects {
+        return Err(Error::JoinRefused(
+            "this network holds objects already, and this version of pando can't move them to a new node: \
+             form the network first, then put"
+                .into(),
+        ));
+    }
+    let member = Member {
+        id: peer,
+        addresses: request.addresses,
+        zone: request.zone,
+        capacity: request.capacity,
+        state: MemberState::Active,
+    };
+    let mut layouts = inner.layouts();
+    loop {
+        // One transition at a time.
+        layouts
+            .wait_for(|layout| layout.as_ref().is_some_and(|layout| layout.previous.is_none()))
+            .await
+            .map_err(|_| Error::Stopping)?;
+        let entered = sync::propose(inner, |known| {
+            if known.previous.is_some() {
+                return Err(Error::Busy("a layout change is under way".into()));
+            }
+            if known.member(&peer).is_some() {
+                return Err(Error::Stopping);
+            }
+            if known.members.len() >= MAX_MEMBERS {
+                return Err(Error::JoinRefused(format!("the network has {MAX_MEMBERS} members, the most")));
+            }
+            Ok(known.with_members([known.members.as_slice(), std::slice::from_ref(&member)].concat()))
+        })
+        .await;
+        match entered {
+            Ok(layout) => return Ok(layout),
+            Err(Error::Busy(_)) => {}
+            Err(error) => return inner.layout_now().filter(is_member).ok_or(error),
+        }
+    }
+}
+
+/// Shows a ticket to the one who made it, at each of its addresses, and returns what it said.
+pub(crate) async fn ask_to_join(
+    inner: &Arc<Inner>,
+    ticket: &Ticket,
+    request: JoinRequest,
+) -> Result<JoinReply, Error> {
+    if ticket.inviter == inner.id {
+        return Err(Error::JoinRefused("this is a ticket of this very node: use it on another machine".into()));
+    }
+    if ticket.expires < sys::now_ms() {
+        return Err(Error::JoinRefused("this ticket has expired: make another with `pando invite`".into()));
+    }
+    let request = wire::encode(&request);
+    let mut why = Vec::new();
+    for address in &ticket.addresses {
+        let deadline = Instant::now() + PATIENCE;
+        match inner.endpoint().join(*address, ticket.inviter, request.clone(), deadline).await {
+            Ok(reply) => return Ok(wire::decode(&reply)?),
+            Err(error) => why.push(format!("{address}: {error}")),
+        }
+    }
+    Err(Error::JoinRefused(format!(
+        "the node that made the ticket can't be reached; is it running? ({})",
+        why.join("; ")
+    )))
+}

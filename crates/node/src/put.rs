@@ -1,0 +1,323 @@
+//! Put: read, seal, send to the owners, and then, all chunks being durable, change the record.
+//!
+//! Memory is bounded by the chunks in flight; nothing holds a file. A put that ends early, for whatever
+//! reason, leaves the object as it was; its chunks carry a reference to a version that never came to be,
+//! and go when the grace period is over (see [`crate::collect`]).
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pando_core::{
+    id::WriteId,
+    manifest::{Builder, ChunkRef, Finish, Tree},
+    name::RegisterName,
+    record::{Body, MAX_INLINE, Record},
+    register::State,
+    seal::{self, CHUNK, Sealed, TreeHash},
+    wire::Request,
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::{
+    api::{Condition, PutOptions, Stored},
+    error::Error,
+    inner::{Inner, object_of, permit},
+    register::Outcome,
+    sys::{self, Instant},
+};
+
+/// Chunks of one put that are being sealed and sent at the same time: enough to keep disk and wire busy
+/// while the next is read.
+const AHEAD: usize = 4;
+/// How long a put waits for its turn among the others.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an acknowledgement waits for owners beyond the majority, so that the count of copies is right.
+const LAST_COPY: Duration = Duration::from_millis(100);
+
+impl Inner {
+    /// See [`crate::Node::put`].
+    pub(crate) async fn put<R: AsyncRead + Unpin + Send>(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        mut reader: R,
+        options: PutOptions,
+    ) -> Result<Stored, Error> {
+        let name = RegisterName::object(bucket, key)?;
+        options.meta.check()?;
+        let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
+        let mut head = Vec::new();
+        // What can be known to fail fails before the data is read.
+        let (end, (), ()) = tokio::try_join!(
+            fill(&mut reader, &mut head, MAX_INLINE + 1),
+            self.check_bucket(bucket),
+            self.check_condition(&name, options.condition),
+        )?;
+        let version = WriteId(sys::random());
+        let (body, size, hash, kept) = if end {
+            let hash = *blake3::hash(&head).as_bytes();
+            let size = head.len() as u64;
+            (Body::Inline(head.into()), size, hash, None)
+        } else {
+            let mut upload = Upload::new(self, name.clone(), version);
+            upload.read(reader, head).await?;
+            let (tree, size, hash) = upload.finish().await?;
+            (Body::Chunks(tree.into()), size, hash, Some(upload.kept))
+        };
+        let record = Record {
+            size,
+            hash,
+            modified: sys::now_ms(),
+            meta: options.meta,
+            epoch: 1,
+            body: body.seal(self.key()?, &name, &version),
+        };
+        let mut stored = self.commit(&name, version, &record, options.condition).await?;
+        if let Some(kept) = kept {
+            stored.wanted = stored.wanted.min(kept.wanted);
+            stored.copies = stored.copies.min(kept.copies);
+        }
+        Ok(stored)
+    }
+
+    /// Fails early when a condition does not hold. The change of the record checks it again, atomically.
+    async fn check_condition(self: &Arc<Self>, name: &RegisterName, condition: Condition) -> Result<(), Error> {
+        if condition == Condition::None {
+            return Ok(());
+        }
+        let found = self.read(name).await?;
+        let value = found.as_ref().map(|accepted| &accepted.value);
+        check(condition, value.filter(|value| value.present().is_some()).and_then(|value| value.write_id()))
+    }
+
+    async fn commit(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        version: WriteId,
+        record: &Record,
+        condition: Condition,
+    ) -> Result<Stored, Error> {
+        let bytes = record.encode()?;
+        let mut replaced = None;
+        let outcome = self
+            .change(name, version, |found| {
+                let current = object_of(found)?;
+                check(condition, current.as_ref().map(|(_, version)| *version))?;
+                replaced = current;
+                Ok::<_, Error>(State::Present(bytes.clone()))
+            })
+            .await?;
+        match outcome {
+            Outcome::Declined(why, _) => Err(why),
+            Outcome::Written(written) => {
+                if let Some((old, old_version)) = replaced {
+                    self.forget_version(&old, old_version);
+                }
+                let wanted = self.layout()?.owners(name.partition()).len();
+                let copies = written.copies.settle(LAST_COPY).await.min(wanted);
+                Ok(Stored { size: record.size, hash: record.hash, etag: version, copies, wanted })
+            }
+        }
+    }
+
+    /// A version was replaced or removed: whoever holds its chunks should look again, after the grace
+    /// period. Who does not hear this finds out by itself, later.
+    pub(crate) fn forget_version(self: &Arc<Self>, record: &Record, version: WriteId) {
+        if record.size > MAX_INLINE as u64 {
+            self.tell_all(Request::Recheck(vec![version]));
+        }
+    }
+}
+
+/// Whether a condition holds for an object that is `current`, if it is there.
+fn check(condition: Condition, current: Option<WriteId>) -> Result<(), Error> {
+    let holds = match condition {
+        Condition::None => true,
+        Condition::Absent => current.is_none(),
+        Condition::Match(wanted) => current == Some(wanted),
+    };
+    if holds { Ok(()) } else { Err(Error::Precondition { current }) }
+}
+
+/// Reads until `buffer` holds `most` bytes or the reader ends; returns whether it ended.
+async fn fill<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut Vec<u8>, most: usize) -> Result<bool, Error> {
+    while buffer.len() < most {
+        let left = (most - buffer.len()) as u64;
+        if reader.take(left).read_buf(buffer).await.map_err(Error::Source)? == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A task that ends when its handle is dropped.
+struct Task<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.0).poll(context).map(|done| match done {
+            Ok(value) => value,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        })
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The fewest copies of any chunk so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub(crate) copies: usize,
+    pub(crate) wanted: usize,
+}
+
+impl Kept {
+    fn and(self, other: Kept) -> Kept {
+        Kept { copies: self.copies.min(other.copies), wanted: self.wanted.min(other.wanted) }
+    }
+}
+
+/// One file on its way in.
+struct Upload<'a> {
+    inner: &'a Arc<Inner>,
+    name: RegisterName,
+    version: WriteId,
+    size: u64,
+    chunks: u64,
+    tree: TreeHash,
+    manifest: Builder,
+    in_flight: VecDeque<Task<Result<(Sealed, Kept), Error>>>,
+    kept: Kept,
+    touched: Instant,
+}
+
+impl<'a> Upload<'a> {
+    fn new(inner: &'a Arc<Inner>, name: RegisterName, version: WriteId) -> Self {
+        Self {
+            inner,
+            name,
+            version,
+            size: 0,
+            chunks: 0,
+            tree: TreeHash::default(),
+            manifest: Builder::default(),
+            in_flight: VecDeque::new(),
+            kept: Kept { copies: usize::MAX, wanted: usize::MAX },
+            touched: Instant::now(),
+        }
+    }
+
+    /// Cuts, seals and sends everything that the reader gives, after `head`.
+    async fn read<R: AsyncRead + Unpin>(&mut self, mut reader: R, head: Vec<u8>) -> Result<(), Error> {
+        let mut buffer = head;
+        loop {
+            buffer.reserve_exact(CHUNK - buffer.len());
+            let end = fill(&mut reader, &mut buffer, CHUNK).await?;
+            if !buffer.is_empty() {
+                self.send(std::mem::take(&mut buffer)).await?;
+            }
+            if end {
+                break;
+            }
+            self.touch();
+        }
+        while !self.in_flight.is_empty() {
+            self.absorb().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts sealing and sending one chunk, having waited for a place.
+    async fn send(&mut self, plain: Vec<u8>) -> Result<(), Error> {
+        while self.in_flight.len() >= AHEAD {
+            self.absorb().await?;
+        }
+        let index = self.chunks;
+        self.chunks += 1;
+        self.size += plain.len() as u64;
+        let place = permit(&self.inner.limits.chunks_out, QUEUE_PATIENCE, "too many chunks in flight").await?;
+        let (inner, name, version) = (Arc::clone(self.inner), self.name.clone(), self.version);
+        self.in_flight.push_back(Task(sys::spawn(async move {
+            let done = seal_and_keep(&inner, &name, version, plain, index).await;
+            drop(place);
+            done
+        })));
+        Ok(())
+    }
+
+    /// Waits for the oldest chunk in flight and enters it.
+    async fn absorb(&mut self) -> Result<(), Error> {
+        let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
+        let (sealed, kept) = oldest.await?;
+        self.kept = self.kept.and(kept);
+        self.tree.push(sealed.subtree);
+        self.list(0, ChunkRef { id: sealed.id, key: sealed.key }).await
+    }
+
+    /// Enters a chunk in the manifest; nodes that are full become chunks themselves.
+    async fn list(&mut self, mut level: usize, mut entry: ChunkRef) -> Result<(), Error> {
+        while let Some(node) = self.manifest.push(level, entry) {
+            entry = self.keep_node(node).await?;
+            level += 1;
+        }
+        Ok(())
+    }
+
+    async fn keep_node(&mut self, node: Vec<u8>) -> Result<ChunkRef, Error> {
+        let (sealed, kept) = seal_and_keep(self.inner, &self.name, self.version, node, 0).await?;
+        self.kept = self.kept.and(kept);
+        Ok(ChunkRef { id: sealed.id, key: sealed.key })
+    }
+
+    /// An upload that takes long says that it goes on, so that its chunks are not taken for strays.
+    fn touch(&mut self) {
+        if self.touched.elapsed() > self.inner.grace / 4 {
+            self.touched = Instant::now();
+            self.inner.tell_all(Request::Recheck(vec![self.version]));
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(Tree, u64, [u8; 32]), Error> {
+        let tree = loop {
+            match self.manifest.finish() {
+                Finish::Tree(tree) => break tree,
+                Finish::Node { level, bytes } => {
+                    let entry = self.keep_node(bytes).await?;
+                    self.list(level, entry).await?;
+                }
+            }
+        };
+        Ok((tree, self.size, std::mem::take(&mut self.tree).finish()))
+    }
+}
+
+async fn seal_and_keep(
+    inner: &Arc<Inner>,
+    name: &RegisterName,
+    version: WriteId,
+    plain: Vec<u8>,
+    index: u64,
+) -> Result<(Sealed, Kept), Error> {
+    let key = inner.key()?.clone();
+    let (sealed, bytes) = sys::blocking(move || {
+        let mut bytes = Vec::new();
+        let sealed = seal::seal(&key, &plain, index, &mut bytes);
+        (sealed, Bytes::from(bytes))
+    })
+    .await;
+    let kept = inner.keep_chunk(name, version, sealed.id, bytes).await?;
+    Ok((sealed, kept))
+}
+

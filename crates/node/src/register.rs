@@ -1,0 +1,399 @@
+//! Registers, driven: the pure state machines of `pando_core::register`, their messages carried by the RPC
+//! lane, with retries, deadlines and the telling of owners that missed something.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt as _},
+};
+use pando_core::{
+    id::{NodeId, WriteId},
+    layout::{Layout, Owners},
+    name::RegisterName,
+    register::{
+        Accepted, Change, Proposer, Read, State, Value, Verdict,
+        proposer::Step as ProposerStep,
+        read::Step as ReadStep,
+    },
+    wire::{Reply, Request},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::Error,
+    inner::{EXCHANGE, Inner, Message, PATIENCE, Unanswered},
+    sys::{self, Instant},
+};
+
+/// First pause after a conflict; doubles, with jitter.
+const BACKOFF: Duration = Duration::from_millis(2);
+/// Longest pause after a conflict.
+const BACKOFF_MOST: Duration = Duration::from_millis(250);
+/// How long a read whose majority disagrees waits for the others before it settles.
+const HEDGE: Duration = Duration::from_millis(150);
+
+/// What a change led to.
+pub(crate) enum Outcome<E> {
+    /// It took effect, once.
+    Written(Written),
+    /// It was declined; this is what was found, settled.
+    Declined(E, Option<Accepted>),
+}
+
+/// A change that took effect.
+pub(crate) struct Written {
+    /// How many owners hold it at least.
+    pub(crate) copies: Copies,
+}
+
+/// How many owners hold a value: known at once to be a majority, soon to be more.
+pub(crate) struct Copies {
+    at_least: usize,
+    later: Option<oneshot::Receiver<usize>>,
+}
+
+impl Copies {
+    /// Waits a moment for the owners that have not answered yet.
+    pub(crate) async fn settle(self, patience: Duration) -> usize {
+        match self.later {
+            Some(later) => match sys::timeout(patience, later).await {
+                Ok(Ok(count)) => count,
+                _ => self.at_least,
+            },
+            None => self.at_least,
+        }
+    }
+}
+
+/// How one attempt ended.
+enum Attempt<E> {
+    Over(Outcome<E>),
+    Conflict { above: u64 },
+    NewLayout,
+    TooFew(Error),
+    Unknown,
+}
+
+type Answer = (u16, Result<Reply, Unanswered>);
+type Pending = FuturesUnordered<BoxFuture<'static, Answer>>;
+
+/// Who did not answer in one phase, for the error's text.
+#[derive(Default)]
+struct Missing(Vec<String>);
+
+impl Missing {
+    fn note(&mut self, node: &NodeId, why: &dyn std::fmt::Display) {
+        self.0.push(format!("{}: {why}", node.short()));
+    }
+
+    fn too_few(&self, name: &RegisterName, owners: &Owners) -> Error {
+        Error::NotEnoughNodes {
+            what: name.to_string(),
+            needed: owners.quorum.needed(),
+            owners: owners.nodes.len(),
+            reachable: owners.nodes.len().saturating_sub(self.0.len()),
+            missing: self.0.join("; "),
+        }
+    }
+}
+
+impl Inner {
+    /// Changes a register: `f` sees what is there and gives the new state, or declines. It is applied at
+    /// most once. A change to the identity is an `f` that declines: what it found is then settled.
+    pub(crate) async fn change<E>(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: WriteId,
+        f: impl FnMut(Option<&Value>) -> Result<State, E>,
+    ) -> Result<Outcome<E>, Error> {
+        self.change_above(name, id, 0, false, f).await
+    }
+
+    /// As [`Inner::change`], starting above a counter; `rewrite` writes back what a declining `f` found even
+    /// if a majority holds it already, which makes sure that nothing older can ever be chosen.
+    pub(crate) async fn change_above<E>(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: WriteId,
+        mut above: u64,
+        rewrite: bool,
+        mut f: impl FnMut(Option<&Value>) -> Result<State, E>,
+    ) -> Result<Outcome<E>, Error> {
+        let _turn = self.turn(name).await?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut change = Change::new(id);
+        let mut backoff = BACKOFF;
+        loop {
+            let layout = self.layout()?;
+            let why = match self.attempt(&layout, name, &mut change, above, rewrite, &mut f).await? {
+                Attempt::Over(outcome) => return Ok(outcome),
+                Attempt::Conflict { above: higher } => {
+                    above = above.max(higher);
+                    Error::Timeout(format!("a change of {name} (others change it all the time)"))
+                }
+                Attempt::NewLayout => Error::Timeout(format!("a change of {name} (the layout is changing)")),
+                Attempt::TooFew(error) => {
+                    backoff = BACKOFF_MOST;
+                    error
+                }
+                Attempt::Unknown => {
+                    return Err(Error::Unknown(format!("{name} was changed too often since it was sent")));
+                }
+            };
+            if Instant::now() + backoff >= deadline {
+                return Err(if change.attempted() { Error::Unknown(why.to_string()) } else { why });
+            }
+            sys::sleep(backoff / 2 + sys::jitter(backoff / 2)).await;
+            backoff = (backoff * 2).min(BACKOFF_MOST);
+        }
+    }
+
+    /// Settles a register above a counter and returns what it holds.
+    pub(crate) async fn settle(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        above: u64,
+    ) -> Result<Option<Accepted>, Error> {
+        let id = WriteId(sys::random());
+        match self.change_above(name, id, above, false, |_| Err(())).await? {
+            Outcome::Declined((), found) => Ok(found),
+            Outcome::Written(_) => unreachable!("it declines whatever it finds"),
+        }
+    }
+
+    /// Reads a register: the last acknowledged write, or one under way.
+    pub(crate) async fn read(self: &Arc<Self>, name: &RegisterName) -> Result<Option<Accepted>, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let layout = self.layout()?;
+            let owners = layout.quorum(name);
+            let why = match self.read_once(&layout, name, &owners).await {
+                Ok(ReadStep::Value(value)) => return Ok(value),
+                Ok(ReadStep::Settle { above }) => return self.settle(name, above).await,
+                Ok(ReadStep::TooFew | ReadStep::Wait) => Missing::default().too_few(name, &owners),
+                Err(Some(too_few)) => too_few,
+                Err(None) => Error::Timeout(format!("a read of {name} (the layout is changing)")),
+            };
+            if Instant::now() + BACKOFF_MOST >= deadline {
+                return Err(why);
+            }
+            sys::sleep(sys::jitter(BACKOFF_MOST)).await;
+        }
+    }
+
+    /// One round of a read. `Err(None)`: the layout changed.
+    async fn read_once(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        name: &RegisterName,
+        owners: &Owners,
+    ) -> Result<ReadStep, Option<Error>> {
+        let mut read = Read::new(owners.nodes.len(), owners.quorum.clone());
+        let mut pending = self.fan_out(layout, owners, Request::Read(layout.version, name.clone()));
+        let mut missing = Missing::default();
+        let mut answered = vec![false; owners.nodes.len()];
+        let mut hedge = None;
+        loop {
+            let patience = hedge.unwrap_or_else(|| Instant::now() + EXCHANGE * 2);
+            let step = match sys::timeout_at(patience, pending.next()).await {
+                Err(_elapsed) => read.on_impatience(),
+                Ok(None) => return Ok(ReadStep::TooFew),
+                Ok(Some((owner, Ok(Reply::Value(accepted, height))))) => {
+                    answered[usize::from(owner)] = true;
+                    if owners.quorum.is_met(|owner| answered[usize::from(owner)]) {
+                        hedge.get_or_insert_with(|| Instant::now() + HEDGE);
+                    }
+                    read.on_reply(owner, accepted, height)
+                }
+                Ok(Some((_, Err(Unanswered::NewLayout)))) => return Err(None),
+                Ok(Some((owner, Err(Unanswered::Lost(why))))) => {
+                    missing.note(&owners.nodes[usize::from(owner)], &why);
+                    read.on_lost(owner)
+                }
+                Ok(Some((owner, Ok(_)))) => read.on_lost(owner),
+            };
+            match step {
+                ReadStep::Wait => {}
+                ReadStep::TooFew => return Err(Some(missing.too_few(name, owners))),
+                ReadStep::Settle { above } => return Ok(ReadStep::Settle { above }),
+                ReadStep::Value(value) => {
+                    if let Some(accepted) = &value {
+                        self.tell_those_behind(layout, name, owners, read, pending, accepted.clone());
+                    }
+                    return Ok(ReadStep::Value(value));
+                }
+            }
+        }
+    }
+
+    /// Hears the remaining replies to a read and tells what is chosen to owners that don't have it.
+    fn tell_those_behind(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        name: &RegisterName,
+        owners: &Owners,
+        mut read: Read,
+        mut pending: Pending,
+        chosen: Accepted,
+    ) {
+        if pending.is_empty() && read.behind(chosen.ballot).next().is_none() {
+            return;
+        }
+        let (inner, layout, name) = (Arc::clone(self), Arc::clone(layout), name.clone());
+        let nodes = owners.nodes.clone();
+        self.spawn_until_stopped(async move {
+            while let Some((owner, reply)) = pending.next().await {
+                if let Ok(Reply::Value(accepted, height)) = reply {
+                    read.on_reply(owner, accepted, height);
+                }
+            }
+            let behind: Vec<NodeId> = read.behind(chosen.ballot).map(|o| nodes[usize::from(o)]).collect();
+            inner.tell_chosen(&layout, &name, chosen, behind).await;
+        });
+    }
+
+    async fn tell_chosen(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        name: &RegisterName,
+        chosen: Accepted,
+        nodes: Vec<NodeId>,
+    ) {
+        if nodes.is_empty() {
+            return;
+        }
+        let message = Message::from(Request::Learn(layout.version, name.clone(), chosen));
+        for node in nodes {
+            let _ = self.ask_owner(layout, node, &message).await;
+        }
+    }
+
+    fn fan_out(self: &Arc<Self>, layout: &Arc<Layout>, owners: &Owners, request: Request) -> Pending {
+        let message = Arc::new(Message::from(request));
+        let ask = |(node, owner): (&NodeId, u16)| -> BoxFuture<'static, Answer> {
+            let (inner, layout, message, node) =
+                (Arc::clone(self), Arc::clone(layout), Arc::clone(&message), *node);
+            Box::pin(async move { (owner, inner.ask_owner(&layout, node, &message).await) })
+        };
+        owners.nodes.iter().zip(0u16..).map(ask).collect()
+    }
+
+    async fn attempt<E>(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        name: &RegisterName,
+        change: &mut Change,
+        above: u64,
+        rewrite: bool,
+        f: &mut impl FnMut(Option<&Value>) -> Result<State, E>,
+    ) -> Result<Attempt<E>, Error> {
+        let owners = layout.quorum(name);
+        let ballot = self.next_ballot(layout.version, above);
+        let mut proposer = Proposer::new(ballot, owners.nodes.len(), owners.quorum.clone());
+        let pending = self.fan_out(layout, &owners, Request::Prepare(layout.version, name.clone(), ballot));
+        let (found, settled) = match drive(&mut proposer, pending, name, &owners).await {
+            Ok((ProposerStep::Decide { found, settled }, _)) => (found, settled && !rewrite),
+            Ok((ProposerStep::Conflict { above }, _)) => return Ok(Attempt::Conflict { above }),
+            Ok(_) => unreachable!("the first phase ends in a decision or a conflict"),
+            Err(ended) => return Ok(ended),
+        };
+        let found_value = found.as_ref().map(|accepted| &accepted.value);
+        let (value, outcome) = match change.apply(found_value, f) {
+            Verdict::Unknown => return Ok(Attempt::Unknown),
+            Verdict::Write(value) => (value, None),
+            Verdict::Declined(reason) => match found {
+                Some(found) if !settled => (found.value, Some(Err(reason))),
+                found => return Ok(Attempt::Over(Outcome::Declined(reason, found))),
+            },
+            Verdict::Done => {
+                let found = found.expect("a value that holds the write's id");
+                if settled {
+                    let copies = Copies { at_least: owners.quorum.needed(), later: None };
+                    return Ok(Attempt::Over(Outcome::Written(Written { copies })));
+                }
+                (found.value, Some(Ok(())))
+            }
+        };
+        let accepted = Accepted { ballot, value };
+        proposer.propose();
+        let request = Request::Accept(layout.version, name.clone(), accepted.clone());
+        let pending = self.fan_out(layout, &owners, request);
+        let pending = match drive(&mut proposer, pending, name, &owners).await {
+            Ok((ProposerStep::Chosen, pending)) => pending,
+            Ok((ProposerStep::Conflict { above }, _)) => return Ok(Attempt::Conflict { above }),
+            Ok(_) => unreachable!("the second phase ends chosen or in a conflict"),
+            Err(ended) => return Ok(ended),
+        };
+        let copies = self.finish(layout, name, owners, proposer, pending, accepted.clone());
+        Ok(Attempt::Over(match outcome {
+            Some(Err(reason)) => Outcome::Declined(reason, Some(accepted)),
+            Some(Ok(())) | None => Outcome::Written(Written { copies }),
+        }))
+    }
+
+    /// Once chosen: hears the owners that have not answered yet, tells those that refused or were missed,
+    /// and counts who holds the value.
+    fn finish(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        name: &RegisterName,
+        owners: Owners,
+        mut proposer: Proposer,
+        mut pending: Pending,
+        chosen: Accepted,
+    ) -> Copies {
+        let at_least = proposer.accepted_count();
+        if at_least == owners.nodes.len() {
+            return Copies { at_least, later: None };
+        }
+        let (sender, later) = oneshot::channel();
+        let (inner, layout, name) = (Arc::clone(self), Arc::clone(layout), name.clone());
+        self.spawn_until_stopped(async move {
+            while let Some((owner, reply)) = pending.next().await {
+                if let Ok(Reply::Accepted) = reply {
+                    proposer.on_accepted(owner);
+                }
+            }
+            let _ = sender.send(proposer.accepted_count());
+            let missed = proposer.not_accepted().map(|owner| owners.nodes[usize::from(owner)]).collect();
+            inner.tell_chosen(&layout, &name, chosen, missed).await;
+        });
+        Copies { at_least, later: Some(later) }
+    }
+}
+
+/// Feeds replies to a proposer until its phase ends. Returns the step and the exchanges still under way.
+async fn drive<E>(
+    proposer: &mut Proposer,
+    mut pending: Pending,
+    name: &RegisterName,
+    owners: &Owners,
+) -> Result<(ProposerStep, Pending), Attempt<E>> {
+    let mut missing = Missing::default();
+    let mut refused = false;
+    while let Some((owner, reply)) = pending.next().await {
+        let step = match reply {
+            Ok(Reply::Promised(accepted)) => proposer.on_promise(owner, accepted),
+            Ok(Reply::Accepted) => proposer.on_accepted(owner),
+            Ok(Reply::Refused(refusal)) => {
+                refused = true;
+                proposer.on_refusal(owner, refusal)
+            }
+            Err(Unanswered::NewLayout) => return Err(Attempt::NewLayout),
+            Err(Unanswered::Lost(why)) => {
+                missing.note(&owners.nodes[usize::from(owner)], &why);
+                proposer.on_lost(owner)
+            }
+            Ok(_) => proposer.on_lost(owner),
+        };
+        match step {
+            ProposerStep::Wait => {}
+            ProposerStep::Conflict { .. } if !refused => {
+                return Err(Attempt::TooFew(missing.too_few(name, owners)));
+            }
+            step => return Ok((step, pending)),
+        }
+    }
+    Err(Attempt::TooFew(missing.too_few(name, owners)))
+}

@@ -1,0 +1,285 @@
+//! The other side of every exchange: what this node does when a peer asks.
+//!
+//! Owns the mapping from messages to the store and back. Decisions are made in `pando_core` (acceptor) and
+//! `pando_store`; nothing here waits for other nodes.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use pando_core::{
+    id::{ChunkId, NodeId, WriteId},
+    layout::Layout,
+    name::RegisterName,
+    record::{BucketRecord, Record, Summary},
+    register::{Accepted, Refusal},
+    seal::{SEALED_CHUNK, SEALED_SEGMENT},
+    wire::{
+        self, Failure, ListRequest, Listed, MAX_PAGE, MAX_PAGE_BYTES, Reply, Request, StreamReply,
+        StreamRequest, SyncRequest,
+    },
+};
+use pando_net::{Incoming, Service};
+use pando_store::{Accept, Learn, NameRange, Paged, Prepare, ReadReply};
+
+use crate::{
+    error::Error,
+    inner::{EXCHANGE, Inner, failure, permit},
+    join, pulse,
+    sys,
+};
+
+/// How long a peer's chunk waits for a place among those being received.
+const CHUNK_PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes that are read from disk and sent at once: a few segments.
+const PIECE: usize = 8 * SEALED_SEGMENT;
+
+/// The handler that the endpoint calls.
+pub(crate) struct Handler(pub(crate) Arc<Inner>);
+
+impl Service for Handler {
+    fn admits(&self, peer: &NodeId) -> bool {
+        self.0.layout_now().is_some_and(|layout| layout.member(peer).is_some())
+    }
+
+    async fn call(&self, peer: NodeId, request: Bytes) -> Bytes {
+        let reply = match wire::decode(&request) {
+            Ok(request) => answer(&self.0, peer, request).await,
+            Err(why) => {
+                tracing::warn!(peer = %peer.short(), %why, "refused a request");
+                Reply::Failed(Failure::Malformed(why.to_string()))
+            }
+        };
+        wire::encode(&reply)
+    }
+
+    async fn stream(&self, peer: NodeId, request: Bytes, exchange: Incoming) {
+        let served = match wire::decode(&request) {
+            Ok(StreamRequest::Store { chunk, version, name }) => {
+                store_chunk(&self.0, chunk, version, name, exchange).await
+            }
+            Ok(StreamRequest::Fetch { chunk, from, count }) => {
+                send_segments(&self.0, chunk, from, count, exchange).await
+            }
+            Ok(StreamRequest::Copy(chunk)) => send_copy(&self.0, chunk, exchange).await,
+            Err(why) => {
+                tracing::warn!(peer = %peer.short(), %why, "refused a request on the stream lane");
+                reply(exchange, Failure::Malformed(why.to_string())).await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(peer = %peer.short(), %error, "an exchange on the stream lane broke");
+        }
+    }
+
+    async fn join(&self, peer: NodeId, from: SocketAddr, request: Bytes) -> Bytes {
+        wire::encode(&join::admit(&self.0, peer, from, &request).await)
+    }
+}
+
+/// Answers one request of a member, itself included.
+pub(crate) async fn answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Reply {
+    match try_answer(inner, peer, request).await {
+        Ok(reply) => reply,
+        Err(Error::Store(error)) => Reply::Failed(failure(error)),
+        Err(error) => Reply::Failed(Failure::Other(error.to_string())),
+    }
+}
+
+async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Result<Reply, Error> {
+    let store = &inner.store;
+    Ok(match request {
+        Request::Pulse(pulse) => Reply::Pulse(pulse::hear(inner, peer, pulse).await),
+        Request::GetLayout => Reply::Layout(inner.layout()?.encode()),
+        Request::PutLayout(bytes) => match Layout::decode(&bytes) {
+            Ok(layout) => {
+                inner.install_layout(layout).await?;
+                Reply::Ok
+            }
+            Err(why) => Reply::Failed(Failure::Malformed(why.to_string())),
+        },
+        Request::Prepare(layout, name, ballot) => match store.prepare(layout, name, ballot).await? {
+            Prepare::Promised(accepted) => Reply::Promised(accepted),
+            Prepare::Refused(Refusal { above }) => Reply::Refused(Refusal { above }),
+            Prepare::Fenced(known) => Reply::Fenced(known),
+        },
+        Request::Accept(layout, name, accepted) => match store.accept(layout, name, accepted).await? {
+            Accept::Accepted => Reply::Accepted,
+            Accept::Refused(refusal) => Reply::Refused(refusal),
+            Accept::Fenced(known) => Reply::Fenced(known),
+        },
+        Request::Learn(layout, name, accepted) => learn(inner, layout, name, accepted).await?,
+        Request::Read(layout, name) => match store.read(layout, name).await? {
+            ReadReply::Value { accepted, height } => Reply::Value(accepted, height),
+            ReadReply::Fenced(known) => Reply::Fenced(known),
+        },
+        Request::List(request) => list(inner, request).await?,
+        Request::SyncPage(request) => sync_page(inner, request).await?,
+        Request::Offer(offer) => {
+            let due = sys::now_ms() + inner.grace.as_millis() as u64;
+            Reply::Held(store.claim(offer.version, offer.name, &offer.chunks, due).await?)
+        }
+        Request::Owe(entries) => {
+            store.owe(&entries).await?;
+            inner.healing.notify_one();
+            Reply::Ok
+        }
+        Request::Recheck(versions) => {
+            let due = sys::now_ms() + inner.grace.as_millis() as u64;
+            for version in versions {
+                store.recheck(version, due).await?;
+            }
+            Reply::Ok
+        }
+        Request::Suspect(chunk) => {
+            let inner = Arc::clone(inner);
+            let checker = Arc::clone(&inner);
+            inner.spawn_until_stopped(async move { checker.check_chunk(chunk).await });
+            Reply::Ok
+        }
+    })
+}
+
+async fn learn(
+    inner: &Arc<Inner>,
+    layout: pando_core::register::LayoutVersion,
+    name: RegisterName,
+    accepted: Accepted,
+) -> Result<Reply, Error> {
+    Ok(match inner.store.learn(layout, name, accepted).await? {
+        Learn::Learned => Reply::Ok,
+        Learn::Fenced(known) => Reply::Fenced(known),
+    })
+}
+
+/// What a listing shows of a register's value.
+pub(crate) fn summary(name: &RegisterName, accepted: &Accepted) -> Result<Option<Summary>, Error> {
+    let value = &accepted.value;
+    let Some((bytes, etag)) = value.present().zip(value.write_id()) else { return Ok(None) };
+    if name.bucket_name().is_some() {
+        let modified = BucketRecord::decode(bytes)?.created;
+        return Ok(Some(Summary { size: 0, modified, etag, hash: [0; 32] }));
+    }
+    Ok(Some(Record::decode(bytes)?.summary(etag)))
+}
+
+async fn list(inner: &Arc<Inner>, request: ListRequest) -> Result<Reply, Error> {
+    let range =
+        NameRange { prefix: request.prefix.to_vec(), after: request.after.map(|after| after.to_vec()) };
+    let limit = (request.limit as usize).clamp(1, MAX_PAGE);
+    // Values on disk take up to 64 KiB each; what is read for one page is bounded too.
+    let (rows, mut more) = match inner.store.page(Some(request.layout), range, limit, 8 << 20).await? {
+        Paged::Page { entries, more } => (entries, more),
+        Paged::Fenced(known) => return Ok(Reply::Fenced(known)),
+    };
+    let mut entries = Vec::with_capacity(rows.len());
+    let mut bytes = 0;
+    for (name, accepted) in rows {
+        // A summary and a ballot take less than 120 bytes.
+        bytes += name.as_bytes().len() + 120;
+        if bytes > MAX_PAGE_BYTES {
+            more = true;
+            break;
+        }
+        let summary = summary(&name, &accepted)?;
+        entries.push(Listed { name, ballot: accepted.ballot, summary });
+    }
+    Ok(Reply::Listed { entries, more })
+}
+
+async fn sync_page(inner: &Arc<Inner>, request: SyncRequest) -> Result<Reply, Error> {
+    // A name and a ballot take at most 1.2 KiB.
+    let limit = MAX_PAGE_BYTES / 1200;
+    let SyncRequest { layout, partition, after } = request;
+    let page = inner.store.page_of_partition(Some(layout), partition, after, limit).await?;
+    Ok(match page {
+        Paged::Page { entries, more } => Reply::Ballots { entries, more },
+        Paged::Fenced(known) => Reply::Fenced(known),
+    })
+}
+
+async fn reply(exchange: Incoming, failure: Failure) -> Result<(), pando_net::Error> {
+    exchange.reply(wire::encode(&StreamReply::Failed(failure)), 0).await?.finish().await
+}
+
+async fn store_chunk(
+    inner: &Arc<Inner>,
+    chunk: ChunkId,
+    version: WriteId,
+    name: RegisterName,
+    mut exchange: Incoming,
+) -> Result<(), pando_net::Error> {
+    let len = exchange.body_len();
+    if len == 0 || len > SEALED_CHUNK as u64 {
+        return reply(exchange, Failure::Malformed(format!("a chunk of {len} bytes"))).await;
+    }
+    let Ok(_place) = permit(&inner.limits.chunks_in, CHUNK_PATIENCE, "too many chunks at once").await else {
+        return reply(exchange, Failure::Other("too many chunks at once".into())).await;
+    };
+    let mut sealed = vec![0; len as usize];
+    exchange.read_exact(&mut sealed).await?;
+    let due = sys::now_ms() + inner.grace.as_millis() as u64;
+    let stored = inner.store.write_chunk(chunk, sealed.into(), version, name, due).await;
+    let answer = match stored {
+        Ok(()) => StreamReply::Stored,
+        Err(error) => StreamReply::Failed(failure(error)),
+    };
+    exchange.reply(wire::encode(&answer), 0).await?.finish().await
+}
+
+async fn send_segments(
+    inner: &Arc<Inner>,
+    chunk: ChunkId,
+    from: u32,
+    count: u32,
+    exchange: Incoming,
+) -> Result<(), pando_net::Error> {
+    let reader = match inner.store.read_stream(chunk).await {
+        Ok(Some(reader)) => reader,
+        Ok(None) => return reply(exchange, Failure::Missing).await,
+        Err(error) => return reply(exchange, failure(error)).await,
+    };
+    let start = u64::from(from) * SEALED_SEGMENT as u64;
+    let end = (u64::from(from) + u64::from(count)) * SEALED_SEGMENT as u64;
+    let end = end.min(reader.len());
+    if start >= end {
+        return reply(exchange, Failure::Malformed("segments beyond the chunk's end".into())).await;
+    }
+    let head = wire::encode(&StreamReply::Sending(Vec::new()));
+    let mut outgoing = exchange.reply(head, end - start).await?;
+    let mut at = start;
+    while at < end {
+        let piece = (end - at).min(PIECE as u64);
+        let Ok(bytes) = reader.read_at(at, piece as usize).await else {
+            // Dropping the exchange half-way tells the reader to go elsewhere.
+            inner.suspect_here(chunk);
+            return Ok(());
+        };
+        outgoing.write_all(&bytes).await?;
+        at += piece;
+    }
+    outgoing.finish().await
+}
+
+async fn send_copy(
+    inner: &Arc<Inner>,
+    chunk: ChunkId,
+    exchange: Incoming,
+) -> Result<(), pando_net::Error> {
+    let Ok(_place) = permit(&inner.limits.chunks_in, EXCHANGE, "too many chunks at once").await else {
+        return reply(exchange, Failure::Other("too many chunks at once".into())).await;
+    };
+    let versions = inner.store.references(chunk).await.unwrap_or_default();
+    match inner.store.read_verified(chunk).await {
+        Ok(Some(sealed)) => {
+            let head = wire::encode(&StreamReply::Sending(versions));
+            let mut outgoing = exchange.reply(head, sealed.len() as u64).await?;
+            outgoing.write_all(&sealed).await?;
+            outgoing.finish().await
+        }
+        Ok(None) => reply(exchange, Failure::Missing).await,
+        Err(error) => {
+            inner.suspect_here(chunk);
+            reply(exchange, failure(error)).await
+        }
+    }
+}

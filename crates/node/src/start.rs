@@ -1,0 +1,381 @@
+//! Starting and stopping a node: make a network, join one, or resume; and the handle to it all.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use pando_core::{
+    id::{NetworkId, NodeId},
+    layout::{Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas},
+    seal::NetworkKey,
+    ticket::Ticket,
+    wire::{JoinReply, JoinRequest},
+};
+use pando_net::{Endpoint, Identity};
+use pando_store::{Options, Store};
+use tokio::io::AsyncRead;
+
+use crate::{
+    api::{
+        BucketInfo, ByteRange, Config, Consistency, ListPage, ListQuery, ObjectInfo, PutOptions, Status,
+        Stored,
+    },
+    collect,
+    error::Error,
+    files,
+    get::Object,
+    heal,
+    inner::Inner,
+    join, pulse,
+    serve::Handler,
+    sync, sys,
+};
+
+/// Where a node listens if it is told nothing else and the port is free.
+pub const DEFAULT_PORT: u16 = 7433;
+/// The bucket that every network starts with.
+const FIRST_BUCKET: &str = "default";
+/// How long stopping waits for what is under way.
+const STOPPING: Duration = Duration::from_secs(5);
+/// How often a node looks whether its store has failed.
+const WATCH: Duration = Duration::from_millis(200);
+
+/// Settings that are kept from one start to the next.
+mod setting {
+    pub(super) const LISTEN: &str = "listen";
+    pub(super) const ADVERTISE: &str = "advertise";
+}
+
+/// How a node came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It made a network of one.
+    Made,
+    /// It joined a network.
+    Joined,
+    /// It was a member already.
+    Resumed,
+}
+
+/// A running node. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+    started: Started,
+    advertised: Arc<[SocketAddr]>,
+}
+
+impl Node {
+    /// Makes, joins or resumes; on return the node listens and serves.
+    pub async fn start(config: Config) -> Result<Node, Error> {
+        check(&config)?;
+        files::make_folder(&config.data)?;
+        let identity = files::identity(&config.data)?;
+        let options = Options { node: identity.node_id(), capacity: config.capacity };
+        let store = Store::open(&config.data, options).await?;
+        let started = Self::start_with(&config, store.clone()).await;
+        if started.is_err() {
+            close(&store).await;
+        }
+        started
+    }
+
+    async fn start_with(config: &Config, store: Store) -> Result<Node, Error> {
+        // Read again now that the folder is locked: another process may have made it at the same time.
+        let identity = Arc::new(files::identity(&config.data)?);
+        let id = identity.node_id();
+        let layout = match store.layout().await? {
+            Some((_, bytes)) => Some(Layout::decode(&bytes).map_err(|why| Error::Setup(why.to_string()))?),
+            None => None,
+        };
+        check_membership(config, layout.as_ref(), id)?;
+        let known = layout.as_ref().and_then(|layout| layout.member(&id)).map(|member| member.capacity);
+        let capacity = match config.capacity.or(known) {
+            Some(capacity) => capacity,
+            None => store.disk_free()? + store.used_bytes(),
+        };
+        let inner = Arc::new(Inner::new(id, store, capacity, config.grace));
+        let endpoint = listen(&inner, identity, config).await?;
+        let advertised: Arc<[SocketAddr]> = advertise(&inner, &endpoint, config).await?.into();
+        inner.set_endpoint(endpoint);
+        let me = Member {
+            id,
+            addresses: advertised.to_vec(),
+            zone: config.zone.clone().unwrap_or_else(|| "default".to_owned()),
+            capacity,
+            state: MemberState::Active,
+        };
+        let started = match (layout, &config.join) {
+            (Some(layout), _) => {
+                let key = files::network_key(&config.data)?
+                    .ok_or_else(|| Error::Setup("the network key is missing from the data folder".into()))?;
+                inner.set_key(key);
+                inner.install_layout(layout).await?;
+                Started::Resumed
+            }
+            (None, Some(ticket)) => {
+                join_network(&inner, &config.data, ticket, me).await?;
+                Started::Joined
+            }
+            (None, None) => {
+                make_network(&inner, &config.data, config.replicas.unwrap_or(Replicas::Count(3)), me).await?;
+                Started::Made
+            }
+        };
+        let layout = inner.layout()?;
+        pulse::open_book(&inner, &layout, advertised.to_vec()).await;
+        inner.spawn_until_stopped(pulse::beat(Arc::clone(&inner)));
+        inner.spawn_until_stopped(sync::follow(Arc::clone(&inner)));
+        inner.spawn_until_stopped(heal::resync(Arc::clone(&inner)));
+        inner.spawn_until_stopped(collect::collect(Arc::clone(&inner)));
+        if started == Started::Made {
+            inner.create_bucket(FIRST_BUCKET).await?;
+        }
+        Ok(Node { inner, started, advertised })
+    }
+
+    /// The node's identity.
+    pub fn id(&self) -> NodeId {
+        self.inner.id
+    }
+
+    /// The network it is a member of.
+    pub fn network(&self) -> NetworkId {
+        self.inner.layout_now().expect("a started node has a layout").network
+    }
+
+    /// Where it listens.
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.inner.endpoint().local_addr()
+    }
+
+    /// Where it tells others to find it.
+    pub fn advertised(&self) -> Vec<SocketAddr> {
+        self.advertised.to_vec()
+    }
+
+    /// How it came up.
+    pub fn started_as(&self) -> Started {
+        self.started
+    }
+
+    /// Makes a ticket that admits one node, within the time given.
+    pub async fn invite(&self, valid: Duration) -> Result<Ticket, Error> {
+        self.inner.invite(valid, self.advertised()).await
+    }
+
+    /// Puts an object: on return it is durable on a majority of its owners. The reader's length need not be
+    /// known. If the reader fails, or this is dropped, the object stays what it was.
+    pub async fn put<R: AsyncRead + Unpin + Send>(
+        &self,
+        bucket: &str,
+        key: &str,
+        reader: R,
+        options: PutOptions,
+    ) -> Result<Stored, Error> {
+        self.inner.put(bucket, key, reader, options).await
+    }
+
+    /// Reads an object, or a range of it.
+    pub async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: Option<ByteRange>,
+        consistency: Consistency,
+    ) -> Result<Object, Error> {
+        self.inner.get(bucket, key, range, consistency).await
+    }
+
+    /// What is known of an object.
+    pub async fn stat(&self, bucket: &str, key: &str, consistency: Consistency) -> Result<ObjectInfo, Error> {
+        self.inner.stat(bucket, key, consistency).await
+    }
+
+    /// Removes an object; [`Error::NotFound`] if it is not there.
+    pub async fn remove(&self, bucket: &str, key: &str) -> Result<(), Error> {
+        self.inner.remove(bucket, key).await
+    }
+
+    /// Lists a bucket.
+    pub async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, Error> {
+        self.inner.list(bucket, query).await
+    }
+
+    /// Makes a bucket.
+    pub async fn create_bucket(&self, bucket: &str) -> Result<(), Error> {
+        self.inner.create_bucket(bucket).await
+    }
+
+    /// Lists all buckets.
+    pub async fn list_buckets(&self, consistency: Consistency) -> Result<Vec<BucketInfo>, Error> {
+        self.inner.list_buckets(consistency).await
+    }
+
+    /// Removes a bucket that is empty.
+    pub async fn remove_bucket(&self, bucket: &str) -> Result<(), Error> {
+        self.inner.remove_bucket(bucket).await
+    }
+
+    /// The network at a glance.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.inner.status().await
+    }
+
+    /// Ends, with the reason, when the node can't go on: its disk failed.
+    pub async fn failed(&self) -> String {
+        loop {
+            if let Some(why) = self.inner.store.failed() {
+                return why;
+            }
+            sys::sleep(WATCH).await;
+        }
+    }
+
+    /// Stops: no new work, what is under way ends or is cut off, the store is closed.
+    pub async fn stop(&self) {
+        self.inner.stop();
+        let _ = sys::timeout(STOPPING, self.inner.endpoint().shutdown()).await;
+        close(&self.inner.store).await;
+    }
+}
+
+async fn close(store: &Store) {
+    if let Err(error) = store.close().await {
+        tracing::warn!(%error, "the store did not close cleanly");
+    }
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    if config.zone.as_ref().is_some_and(|zone| zone.is_empty() || zone.len() > MAX_ZONE) {
+        return Err(Error::Setup(format!("a zone's name has 1 to {MAX_ZONE} bytes")));
+    }
+    if config.replicas == Some(Replicas::Count(0)) {
+        return Err(Error::Setup("at least one copy of everything is needed".into()));
+    }
+    Ok(())
+}
+
+/// Whether the options fit a node that is (or is not) a member already.
+fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Result<(), Error> {
+    let Some(layout) = layout else {
+        if config.join.is_some() && config.replicas.is_some() {
+            return Err(Error::Setup("--replicas is chosen when a network is made; leave it out to join one".into()));
+        }
+        return Ok(());
+    };
+    if layout.member(&id).is_none() {
+        return Err(Error::Setup("this node was removed from its network: start with a new data folder".into()));
+    }
+    if config.join.as_ref().is_some_and(|ticket| ticket.network != layout.network) {
+        return Err(Error::Setup(
+            "this data folder belongs to another network than the ticket: use another --data folder".into(),
+        ));
+    }
+    if config.replicas.is_some_and(|replicas| replicas != layout.replicas) {
+        return Err(Error::Setup("--replicas is chosen when a network is made and can't be changed".into()));
+    }
+    Ok(())
+}
+
+async fn make_network(
+    inner: &Arc<Inner>,
+    data: &Path,
+    replicas: Replicas,
+    me: Member,
+) -> Result<(), Error> {
+    let key = NetworkKey(sys::random());
+    files::keep_network_key(data, &key)?;
+    inner.set_key(key);
+    inner.install_layout(Layout::first(NetworkId(sys::random()), replicas, me)).await
+}
+
+async fn join_network(inner: &Arc<Inner>, data: &Path, ticket: &Ticket, me: Member) -> Result<(), Error> {
+    let request = JoinRequest {
+        secret: ticket.secret,
+        addresses: me.addresses,
+        zone: me.zone,
+        capacity: me.capacity,
+    };
+    match join::ask_to_join(inner, ticket, request).await? {
+        JoinReply::Refused(why) => Err(Error::JoinRefused(why)),
+        JoinReply::Welcome { key, layout, book } => {
+            let layout = Layout::decode(&layout).map_err(|why| Error::Setup(why.to_string()))?;
+            if layout.network != ticket.network || layout.member(&inner.id).is_none() {
+                return Err(Error::JoinRefused("the answer is not of the ticket's network".into()));
+            }
+            // The key first: a node that has a layout counts as a member.
+            files::keep_network_key(data, &key)?;
+            inner.set_key(key);
+            inner.peers.learn_addresses(&layout, &book);
+            inner.install_layout(layout).await
+        }
+    }
+}
+
+async fn kept_address(inner: &Inner, key: &str) -> Option<SocketAddr> {
+    let bytes = inner.store.meta_get(key).await.ok()??;
+    std::str::from_utf8(&bytes).ok()?.parse().ok()
+}
+
+async fn keep_address(inner: &Inner, key: &str, address: SocketAddr) -> Result<(), Error> {
+    Ok(inner.store.meta_put(key, Some(address.to_string().into_bytes().into())).await?)
+}
+
+/// Listens where told; else where it did last time; else on the default port, or any other.
+async fn listen(inner: &Arc<Inner>, identity: Arc<Identity>, config: &Config) -> Result<Endpoint, Error> {
+    let bind = async |address: SocketAddr| {
+        let service = Arc::new(Handler(Arc::clone(inner)));
+        Endpoint::bind(Arc::clone(&identity), address, pando_net::Limits::default(), service).await
+    };
+    let any = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let cannot = |address: SocketAddr, why: pando_net::Error| {
+        Error::Setup(format!("can't listen on {address}: {why}; choose another with --listen"))
+    };
+    let endpoint = match (config.listen, kept_address(inner, setting::LISTEN).await) {
+        (Some(address), _) => bind(address).await.map_err(|why| cannot(address, why))?,
+        (None, Some(address)) => bind(address).await.map_err(|why| cannot(address, why))?,
+        (None, None) => match bind(any(DEFAULT_PORT)).await {
+            Ok(endpoint) => endpoint,
+            Err(_) => bind(any(0)).await.map_err(|why| cannot(any(0), why))?,
+        },
+    };
+    keep_address(inner, setting::LISTEN, endpoint.local_addr()).await?;
+    Ok(endpoint)
+}
+
+/// Where others are told to find this node.
+async fn advertise(inner: &Inner, endpoint: &Endpoint, config: &Config) -> Result<Vec<SocketAddr>, Error> {
+    if let Some(address) = config.advertise {
+        keep_address(inner, setting::ADVERTISE, address).await?;
+        return Ok(vec![address]);
+    }
+    if config.listen.is_none()
+        && let Some(address) = kept_address(inner, setting::ADVERTISE).await
+    {
+        return Ok(vec![address]);
+    }
+    let local = endpoint.local_addr();
+    if !local.ip().is_unspecified() {
+        return Ok(vec![local]);
+    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error: io::Error| {
+        tracing::warn!(%error, "this machine's addresses are not known");
+        Vec::new()
+    });
+    let fits = |ip: &IpAddr| ip.is_ipv4() || local.is_ipv6();
+    let is_link_local = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let mut ips: Vec<IpAddr> = interfaces.iter().map(|interface| interface.ip()).filter(fits).collect();
+    ips.retain(|ip| !is_link_local(ip));
+    // Other machines first; this machine's loopback only when there is nothing else.
+    let away: Vec<IpAddr> = ips.iter().copied().filter(|ip| !ip.is_loopback()).collect();
+    let chosen = if away.is_empty() { vec![IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { away };
+    Ok(chosen.into_iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, local.port())).collect())
+}

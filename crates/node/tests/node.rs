@@ -1,0 +1,16 @@
+//! Whole nodes in one process, on real sockets and real folders.
+
+#[path = "node/damage.rs"]
+mod damage;
+#[path = "node/forming.rs"]
+mod forming;
+#[path = "node/grove.rs"]
+mod grove;
+#[path = "node/listing.rs"]
+mod listing;
+#[path = "node/losing.rs"]
+mod losing;
+#[path = "node/objects.rs"]
+mod objects;
+#[path = "node/strays.rs"]
+mod strays;

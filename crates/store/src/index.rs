@@ -1,0 +1,117 @@
+//! The tables of the index and how it is opened.
+//!
+//! Owns the schema; `rows.rs` owns what the rows look like, `group.rs` how they are changed.
+
+use std::path::Path;
+
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition, backends::FileBackend};
+
+use crate::{
+    error::Error,
+    rows::decode_number,
+    sys::{self, OpenOptionsExt},
+};
+
+/// The format of the index, raised when an older version could no longer read it.
+pub(crate) const FORMAT: u64 = 1;
+
+/// Memory for pages of the index. Small beside the process, large enough for the upper levels of every
+/// table and the registers in use.
+const CACHE: usize = 64 << 20;
+
+/// Registers by name: the row of what was accepted.
+pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");
+/// Registers by (partition, name): the ballot accepted.
+pub(crate) const BY_PARTITION: TableDefinition<'static, (u16, &[u8]), (u64, u64, u64)> =
+    TableDefinition::new("by_partition");
+/// Chunks whose file is durable in its place: its length.
+pub(crate) const CHUNKS: TableDefinition<'static, &[u8; 32], u64> = TableDefinition::new("chunks");
+/// Chunks whose file is on its way in ([`ARRIVING`]) or out ([`LEAVING`]).
+pub(crate) const UNSETTLED: TableDefinition<'static, &[u8; 32], u8> = TableDefinition::new("unsettled");
+/// References, by chunk then version.
+pub(crate) const REFS: TableDefinition<'static, (&[u8; 32], &[u8; 16]), ()> = TableDefinition::new("refs");
+/// References, by version then chunk.
+pub(crate) const BY_VERSION: TableDefinition<'static, (&[u8; 16], &[u8; 32]), ()> =
+    TableDefinition::new("by_version");
+/// Versions that have references here.
+pub(crate) const VERSIONS: TableDefinition<'static, &[u8; 16], &[u8]> = TableDefinition::new("versions");
+/// Versions to check, by time.
+pub(crate) const DUE: TableDefinition<'static, (u64, &[u8; 16]), ()> = TableDefinition::new("due");
+/// Chunks owed, by node.
+pub(crate) const RESYNC: TableDefinition<'static, (&[u8; 32], &[u8; 32]), ()> =
+    TableDefinition::new("resync");
+/// The store's own facts: `format`, `ceiling`, `layout`, `layout_version`, `used`.
+pub(crate) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+/// Small settings of the layers above.
+pub(crate) const SETTINGS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("settings");
+
+/// In [`UNSETTLED`]: the file was synced in `tmp` and may be in its place.
+pub(crate) const ARRIVING: u8 = 0;
+/// In [`UNSETTLED`]: the file may still be in its place and must go.
+pub(crate) const LEAVING: u8 = 1;
+
+/// The facts that the store starts from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) ceiling: u64,
+    pub(crate) layout: u64,
+    pub(crate) used: u64,
+}
+
+/// The backend over the index's file.
+pub(crate) fn file_backend(path: &Path) -> Result<FileBackend, Error> {
+    let file = sys::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| Error::io(format!("open {}", path.display()), error))?;
+    Ok(FileBackend::new(file)?)
+}
+
+/// Makes a new index in the file at `path`, durably.
+pub(crate) fn create(path: &Path) -> Result<(), Error> {
+    let (database, _) = open(file_backend(path)?)?;
+    Ok(database.close()?)
+}
+
+/// Opens the index, with all of its tables, and reads the facts.
+pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Error> {
+    let database = Builder::new().set_cache_size(CACHE).create_with_backend(backend)?;
+    if !has_format(&database)? {
+        let txn = database.begin_write()?;
+        txn.open_table(REGISTERS)?;
+        txn.open_table(BY_PARTITION)?;
+        txn.open_table(CHUNKS)?;
+        txn.open_table(UNSETTLED)?;
+        txn.open_table(REFS)?;
+        txn.open_table(BY_VERSION)?;
+        txn.open_table(VERSIONS)?;
+        txn.open_table(DUE)?;
+        txn.open_table(RESYNC)?;
+        txn.open_table(SETTINGS)?;
+        txn.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
+        txn.commit()?;
+    }
+    let meta = database.begin_read()?.open_table(META)?;
+    let number = |key: &str| -> Result<u64, Error> {
+        meta.get(key)?.map_or(Ok(0), |row| decode_number(key, row.value()))
+    };
+    let found = number("format")?;
+    if found != FORMAT {
+        return Err(Error::Format { found: u32::try_from(found).unwrap_or(u32::MAX), known: FORMAT as u32 });
+    }
+    let facts =
+        Facts { ceiling: number("ceiling")?, layout: number("layout_version")?, used: number("used")? };
+    Ok((database, facts))
+}
+
+fn has_format(database: &Database) -> Result<bool, Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get("format")?.is_some()),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

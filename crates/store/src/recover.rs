@@ -1,0 +1,41 @@
+//! What is done at every start: chunks that were on their way in or out when the last process ended.
+//!
+//! The table of unsettled chunks names every file that may not match the index. A file that was arriving
+//! was synced before it could be renamed, so if it is in its place it is whole: its folder is synced
+//! (the last process may have been killed before it did) and it counts. If it is not, it never
+//! arrived: nobody was told that it had. A file that was leaving goes.
+
+use crate::{
+    error::Error,
+    group::{Group, Wrote},
+    index::ARRIVING,
+    shared::Shared,
+};
+
+pub(crate) fn run(shared: &Shared) -> Result<(), Error> {
+    let txn = shared.begin_write()?;
+    let mut group = Group::open(&txn, shared)?;
+    for (id, way) in group.unsettled()? {
+        let wanted = way == ARRIVING && !group.references(&id, 1)?.is_empty();
+        let file = shared.folder.read(&id)?;
+        match file {
+            Some(file) if wanted => {
+                let len =
+                    file.metadata().map_err(|error| Error::io(format!("measure chunk {id}"), error))?.len();
+                shared.folder.sync_placed(&id)?;
+                group.arrived(&id, len)?;
+                continue;
+            }
+            // A file that can't be removed stays noted, for the next start.
+            Some(_) if shared.folder.unlink(&[id]).is_empty() => continue,
+            Some(_) => {}
+            None if wanted => group.owe(shared.node, &id)?,
+            None => {}
+        }
+        group.left(&id)?;
+    }
+    match group.finish()? {
+        Wrote::Nothing => Ok(txn.abort()?),
+        Wrote::Lazily | Wrote::Durably => Ok(txn.commit()?),
+    }
+}

@@ -1,0 +1,331 @@
+//! Registers: prepare, accept, learn, read, and pages of them.
+//!
+//! The rules are [`pando_core::register::Acceptor`]'s; this file shows it what is stored, inside the
+//! writer's transaction, and stores what it decides. The fence is checked in the same transaction or
+//! snapshot: a question asked under another layout version than the durable one is not answered.
+
+use std::ops::Bound;
+
+use pando_core::{
+    id::Partition,
+    name::RegisterName,
+    register::{
+        Accepted, Ballot, LayoutVersion, Refusal,
+        acceptor::{AcceptOutcome, Prepared},
+    },
+};
+use redb::ReadTransaction;
+
+use crate::{
+    error::Error,
+    group::Group,
+    index::{BY_PARTITION, META, REGISTERS},
+    rows,
+    shared::lock,
+    store::Store,
+};
+
+/// The answer to a prepare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prepare {
+    /// Promised; this was accepted before.
+    Promised(Option<Accepted>),
+    /// Refused.
+    Refused(Refusal),
+    /// Asked under another layout version than this one, which is known here.
+    Fenced(LayoutVersion),
+}
+
+/// The answer to an accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// Accepted, durably.
+    Accepted,
+    /// Refused.
+    Refused(Refusal),
+    /// Asked under another layout version than this one, which is known here.
+    Fenced(LayoutVersion),
+}
+
+/// The answer to a learn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Learn {
+    /// This or something later is stored, durably.
+    Learned,
+    /// Told under another layout version than this one, which is known here.
+    Fenced(LayoutVersion),
+}
+
+/// The answer to a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadReply {
+    /// What was accepted.
+    Value {
+        /// The value and its ballot.
+        accepted: Option<Accepted>,
+        /// Ballots at or below this counter would be refused here.
+        height: u64,
+    },
+    /// Asked under another layout version than this one, which is known here.
+    Fenced(LayoutVersion),
+}
+
+/// Names that start with `prefix` and come after `after`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameRange {
+    /// What they start with.
+    pub prefix: Vec<u8>,
+    /// What they come after, itself excluded; it need not start with the prefix nor be a name.
+    pub after: Option<Vec<u8>>,
+}
+
+/// A page of an ordered whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paged<T> {
+    /// The next entries.
+    Page {
+        /// In order.
+        entries: Vec<T>,
+        /// Whether there are more after the last of them.
+        more: bool,
+    },
+    /// Asked under another layout version than this one, which is known here.
+    Fenced(LayoutVersion),
+}
+
+impl Store {
+    /// A proposer asks for a promise; see [`pando_core::register::Acceptor::prepare`].
+    pub async fn prepare(
+        &self,
+        layout: LayoutVersion,
+        name: RegisterName,
+        ballot: Ballot,
+    ) -> Result<Prepare, Error> {
+        rows::check_name(&name)?;
+        check_ballot(layout, ballot)?;
+        self.change(1, move |group| prepare(group, layout, &name, ballot)).await
+    }
+
+    /// A proposer asks to accept a value.
+    pub async fn accept(
+        &self,
+        layout: LayoutVersion,
+        name: RegisterName,
+        accepted: Accepted,
+    ) -> Result<Accept, Error> {
+        rows::check_accepted(&name, &accepted)?;
+        check_ballot(layout, accepted.ballot)?;
+        self.change(2, move |group| accept(group, layout, &name, &accepted)).await
+    }
+
+    /// Someone who knows says that a value was chosen.
+    pub async fn learn(
+        &self,
+        layout: LayoutVersion,
+        name: RegisterName,
+        accepted: Accepted,
+    ) -> Result<Learn, Error> {
+        rows::check_accepted(&name, &accepted)?;
+        self.change(2, move |group| learn(group, layout, &name, &accepted)).await
+    }
+
+    /// What is accepted, durably, and how high a settling ballot must go.
+    pub async fn read(&self, layout: LayoutVersion, name: RegisterName) -> Result<ReadReply, Error> {
+        self.look(move |shared, txn| {
+            if let Some(known) = fence(txn, layout)? {
+                return Ok(ReadReply::Fenced(known));
+            }
+            let accepted = stored(txn, &name)?;
+            let ballot = accepted.as_ref().map(|accepted| accepted.ballot);
+            let height = lock(&shared.acceptor).height(&name, ballot);
+            Ok(ReadReply::Value { accepted, height })
+        })
+        .await
+    }
+
+    /// Whatever is here, whichever layout it is asked under.
+    pub async fn peek(&self, name: RegisterName) -> Result<Option<Accepted>, Error> {
+        self.look(move |_, txn| stored(txn, &name)).await
+    }
+
+    /// Registers in the order of their names' bytes: at most `limit`, and about `max_bytes` of rows (one
+    /// at least). Without `layout`, whichever layout is known.
+    pub async fn page(
+        &self,
+        layout: Option<LayoutVersion>,
+        range: NameRange,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Paged<(RegisterName, Accepted)>, Error> {
+        self.look(move |_, txn| {
+            if let Some(layout) = layout
+                && let Some(known) = fence(txn, layout)?
+            {
+                return Ok(Paged::Fenced(known));
+            }
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            let table = txn.open_table(REGISTERS)?;
+            for row in table.range::<&[u8]>(bounds(&range))? {
+                let (name, row) = row?;
+                let (name, row) = (name.value(), row.value());
+                if !name.starts_with(&range.prefix) {
+                    break;
+                }
+                bytes += name.len() + row.len();
+                if entries.len() == limit || (bytes > max_bytes && !entries.is_empty()) {
+                    return Ok(Paged::Page { entries, more: true });
+                }
+                entries.push((rows::decode_name(name)?, rows::decode_accepted(name, row)?));
+            }
+            Ok(Paged::Page { entries, more: false })
+        })
+        .await
+    }
+
+    /// The ballots of a partition's registers, in the order of their names' bytes.
+    pub async fn page_of_partition(
+        &self,
+        layout: Option<LayoutVersion>,
+        partition: Partition,
+        after: Option<RegisterName>,
+        limit: usize,
+    ) -> Result<Paged<(RegisterName, Ballot)>, Error> {
+        self.look(move |_, txn| {
+            if let Some(layout) = layout
+                && let Some(known) = fence(txn, layout)?
+            {
+                return Ok(Paged::Fenced(known));
+            }
+            let number = partition.number();
+            let from = match &after {
+                Some(after) => Bound::Excluded((number, after.as_bytes())),
+                None => Bound::Included((number, [].as_slice())),
+            };
+            let mut entries = Vec::new();
+            let table = txn.open_table(BY_PARTITION)?;
+            for row in table.range((from, Bound::Excluded((number + 1, [].as_slice()))))? {
+                let (key, ballot) = row?;
+                if entries.len() == limit {
+                    return Ok(Paged::Page { entries, more: true });
+                }
+                entries.push((rows::decode_name(key.value().1)?, rows::row_ballot(ballot.value())));
+            }
+            Ok(Paged::Page { entries, more: false })
+        })
+        .await
+    }
+
+    /// How many registers have names that start with `prefix`, tombstones included. Walks them all.
+    pub async fn count(&self, prefix: Vec<u8>) -> Result<u64, Error> {
+        self.look(move |_, txn| {
+            let range = NameRange { prefix, after: None };
+            let mut count = 0;
+            for row in txn.open_table(REGISTERS)?.range::<&[u8]>(bounds(&range))? {
+                if !row?.0.value().starts_with(&range.prefix) {
+                    break;
+                }
+                count += 1;
+            }
+            Ok(count)
+        })
+        .await
+    }
+}
+
+fn prepare(
+    group: &mut Group<'_>,
+    layout: LayoutVersion,
+    name: &RegisterName,
+    ballot: Ballot,
+) -> Result<Prepare, Error> {
+    let known = group.shared.known_layout();
+    if known != layout {
+        return Ok(Prepare::Fenced(known));
+    }
+    let accepted = group.accepted(name)?;
+    let height = accepted.as_ref().map(|accepted| accepted.ballot);
+    let prepared = lock(&group.shared.acceptor).prepare(name, ballot, height);
+    match prepared {
+        Prepared::Promised { raise_ceiling } => {
+            if let Some(ceiling) = raise_ceiling {
+                group.put_ceiling(ceiling)?;
+            }
+            Ok(Prepare::Promised(accepted))
+        }
+        Prepared::Refused(refusal) => Ok(Prepare::Refused(refusal)),
+    }
+}
+
+fn accept(
+    group: &mut Group<'_>,
+    layout: LayoutVersion,
+    name: &RegisterName,
+    accepted: &Accepted,
+) -> Result<Accept, Error> {
+    let known = group.shared.known_layout();
+    if known != layout {
+        return Ok(Accept::Fenced(known));
+    }
+    let height = group.accepted(name)?.map(|accepted| accepted.ballot);
+    group.check_room()?;
+    let outcome = lock(&group.shared.acceptor).accept(name, accepted.ballot, height);
+    match outcome {
+        AcceptOutcome::Write => {
+            group.put_accepted(name, accepted)?;
+            Ok(Accept::Accepted)
+        }
+        AcceptOutcome::Already => Ok(Accept::Accepted),
+        AcceptOutcome::Refused(refusal) => Ok(Accept::Refused(refusal)),
+    }
+}
+
+fn learn(
+    group: &mut Group<'_>,
+    layout: LayoutVersion,
+    name: &RegisterName,
+    accepted: &Accepted,
+) -> Result<Learn, Error> {
+    let known = group.shared.known_layout();
+    if known != layout {
+        return Ok(Learn::Fenced(known));
+    }
+    let height = group.accepted(name)?.map(|accepted| accepted.ballot);
+    group.check_room()?;
+    let write = lock(&group.shared.acceptor).learn(name, accepted.ballot, height);
+    if write {
+        group.put_accepted(name, accepted)?;
+    }
+    Ok(Learn::Learned)
+}
+
+/// A ballot is used under its own layout version only.
+fn check_ballot(layout: LayoutVersion, ballot: Ballot) -> Result<(), Error> {
+    if ballot.layout == layout {
+        Ok(())
+    } else {
+        Err(Error::Malformed { what: "a ballot of another layout version than its message's" })
+    }
+}
+
+/// The layout version known, if it is not `layout`.
+fn fence(txn: &ReadTransaction, layout: LayoutVersion) -> Result<Option<LayoutVersion>, Error> {
+    let meta = txn.open_table(META)?;
+    let known = match meta.get("layout_version")? {
+        Some(row) => rows::decode_number("layout_version", row.value())?,
+        None => 0,
+    };
+    Ok((known != layout.0).then_some(LayoutVersion(known)))
+}
+
+fn stored(txn: &ReadTransaction, name: &RegisterName) -> Result<Option<Accepted>, Error> {
+    let row = txn.open_table(REGISTERS)?.get(name.as_bytes())?;
+    row.map(|row| rows::decode_accepted(name.as_bytes(), row.value())).transpose()
+}
+
+fn bounds(range: &NameRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    let from = match &range.after {
+        Some(after) if *after >= range.prefix => Bound::Excluded(after.as_slice()),
+        _ => Bound::Included(range.prefix.as_slice()),
+    };
+    (from, Bound::Unbounded)
+}
