@@ -98,7 +98,7 @@ pub(crate) struct Up {
     /// Join the network of this ticket (from `pando invite` on one of its nodes)
     #[arg(long, value_name = "TICKET")]
     pub(crate) join: Option<Ticket>,
-    /// Where to listen, as IP:PORT [default: where it listened before, or the default port]
+    /// Where to listen, as IP:PORT [default: where it listened before, else port 7433, else any]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
     /// Where other nodes reach this one, if that is not where it listens

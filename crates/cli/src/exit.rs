@@ -96,7 +96,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::NotFound { .. } | Error::NoSuchBucket(_) => Kind::NotFound,
-            Error::BucketExists(_) | Error::BucketNotEmpty(_) | Error::Precondition { .. } => Kind::Precondition,
+            Error::BucketExists(_) | Error::BucketNotEmpty(_) | Error::Precondition { .. } => {
+                Kind::Precondition
+            }
             Error::NotEnoughNodes { .. } | Error::Timeout(_) | Error::Busy(_) => Kind::NotEnough,
             Error::NoSpace(_) => Kind::NoSpace,
             Error::ChunkUnavailable { .. } => Kind::Damaged,
@@ -118,7 +120,10 @@ impl From<Error> for Failure {
 
 /// The kind of an error: that of the failure in it, if there is one.
 pub(crate) fn kind_of(error: &anyhow::Error) -> Kind {
-    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(Kind::Failed, |failure| failure.kind)
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>())
+        .map_or(Kind::Failed, |failure| failure.kind)
 }
 
 #[cfg(test)]

@@ -76,7 +76,9 @@ async fn command(cli: Cli, out: &mut Output) -> anyhow::Result<()> {
 fn data_folder(globals: &Globals) -> anyhow::Result<PathBuf> {
     let folder = match &globals.data {
         Some(folder) if folder.as_os_str().is_empty() => {
-            return Err(Failure::usage("the data folder has an empty name: check --data and PANDO_DATA").into());
+            return Err(
+                Failure::usage("the data folder has an empty name: check --data and PANDO_DATA").into()
+            );
         }
         Some(folder) => folder.clone(),
         None => default_data_folder()

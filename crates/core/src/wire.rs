@@ -410,6 +410,17 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_protocol_1_still_read() {
+        let name = RegisterName::object("default", "a").unwrap();
+        let ballot = Ballot { layout: LayoutVersion(3), counter: 300, session: 5 };
+        let prepare = Request::Prepare(LayoutVersion(3), name, ballot);
+        let old = "010303 0a6f64656661756c740061 03ac0205".replace(' ', "");
+        let old = data_encoding::HEXLOWER.decode(old.as_bytes()).unwrap();
+        assert_eq!(encode(&prepare), old);
+        assert_eq!(decode::<Request>(&old).unwrap(), prepare);
+    }
+
+    #[test]
     fn out_of_bounds_is_refused() {
         let name = RegisterName::object("default", "a").unwrap();
         let offer = Offer { version: WriteId([1; 16]), name, chunks: vec![ChunkId([2; 32]); MAX_OFFER + 1] };

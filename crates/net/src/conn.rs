@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context as Poller, Poll, Waker},
+    task::{Context as Poller, Waker},
     time::Duration,
 };
 
@@ -49,7 +49,12 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    pub(crate) fn new(tls: TlsStream<Socket>, peer: NodeId, remote: SocketAddr, counters: &Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        tls: TlsStream<Socket>,
+        peer: NodeId,
+        remote: SocketAddr,
+        counters: &Arc<Counters>,
+    ) -> Self {
         Self { tls, peer, remote, live: Live::new(counters) }
     }
 
@@ -81,7 +86,7 @@ impl Conn {
         let mut byte = [0];
         let mut byte = ReadBuf::new(&mut byte);
         let mut poller = Poller::from_waker(Waker::noop());
-        Pin::new(&mut self.tls).poll_read(&mut poller, &mut byte) == Poll::Pending
+        Pin::new(&mut self.tls).poll_read(&mut poller, &mut byte).is_pending()
     }
 
     /// Reads some bytes, at least one.
@@ -95,7 +100,12 @@ impl Conn {
     }
 
     /// Writes everything; between two signs of progress `stall` may pass, and nothing passes `by`.
-    pub(crate) async fn write_all(&mut self, mut bytes: &[u8], stall: Duration, by: Instant) -> Result<(), Error> {
+    pub(crate) async fn write_all(
+        &mut self,
+        mut bytes: &[u8],
+        stall: Duration,
+        by: Instant,
+    ) -> Result<(), Error> {
         while !bytes.is_empty() {
             let until = by.min(Instant::now() + stall);
             match timeout_at(until, self.tls.write(bytes)).await {
@@ -164,6 +174,18 @@ impl Conn {
         })?;
         self.write_all(&out, stall, by).await?;
         self.flush(stall, by).await
+    }
+
+    /// Writes and flushes the byte that names or takes a lane.
+    pub(crate) async fn write_byte(&mut self, byte: u8, by: Instant) -> Result<(), Error> {
+        let stall = by.saturating_duration_since(Instant::now());
+        self.write_all(&[byte], stall, by).await?;
+        self.flush(stall, by).await
+    }
+
+    /// Reads once, with the failure as the system or TLS said it.
+    pub(crate) async fn read_raw(&mut self, out: &mut [u8], by: Instant) -> io::Result<usize> {
+        timeout_at(by, self.tls.read(out)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Ends the sending side, so that the peer reads to the end of what was said.

@@ -106,7 +106,9 @@ impl Error {
     /// request was never sent, and trying again (there or elsewhere) can't do anything twice.
     pub fn maybe_delivered(&self) -> bool {
         match self {
-            Self::Timeout { sent, .. } | Self::Closed { sent, .. } | Self::FrameTooLarge { sent, .. } => *sent,
+            Self::Timeout { sent, .. } | Self::Closed { sent, .. } | Self::FrameTooLarge { sent, .. } => {
+                *sent
+            }
             Self::Malformed { .. } | Self::BodyLength { .. } => true,
             Self::UnknownAddress { .. }
             | Self::Unreachable { .. }

@@ -4,6 +4,7 @@
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
+    encoding::{AsBigEndian, Curve25519SeedBin},
     rand,
     signature::{Ed25519KeyPair, KeyPair},
 };
@@ -87,8 +88,7 @@ fn seed_of_pkcs8(bytes: &[u8]) -> Result<[u8; SEED], Error> {
     let bad = |why: &dyn fmt::Display| Error::Identity(why.to_string());
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).map_err(|why| bad(&why))?;
     let seed = pair.seed().map_err(|why| bad(&why))?;
-    use aws_lc_rs::encoding::AsRawBytes;
-    let raw = seed.as_raw_bytes().map_err(|why| bad(&why))?;
+    let raw: Curve25519SeedBin<'_> = seed.as_be_bytes().map_err(|why| bad(&why))?;
     raw.as_ref().try_into().map_err(|_| bad(&"a seed of another length"))
 }
 

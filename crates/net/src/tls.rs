@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use pando_core::id::NodeId;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError, PeerMisbehaved,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError,
+    PeerMisbehaved, ServerConfig, SignatureScheme,
     client::{
         AlwaysResolvesClientRawPublicKeys, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -56,7 +56,10 @@ impl Tls {
     }
 
     /// The configuration that answers a ClientHello with these protocol names.
-    pub(crate) fn server<'a>(&self, mut offered: impl Iterator<Item = &'a [u8]>) -> Option<Arc<ServerConfig>> {
+    pub(crate) fn server<'a>(
+        &self,
+        mut offered: impl Iterator<Item = &'a [u8]>,
+    ) -> Option<Arc<ServerConfig>> {
         offered.find_map(|name| match name {
             MEMBERS => Some(Arc::clone(&self.members)),
             JOIN => Some(Arc::clone(&self.join)),

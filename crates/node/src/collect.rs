@@ -18,12 +18,7 @@ use pando_core::{
     register::{State, Value},
 };
 
-use crate::{
-    error::Error,
-    inner::Inner,
-    register::Outcome,
-    sys,
-};
+use crate::{error::Error, inner::Inner, register::Outcome, sys};
 
 /// How long until a version that is current is looked at again.
 const AGAIN: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -35,7 +35,9 @@ pub enum Error {
         current: Option<WriteId>,
     },
     /// Too few owners answered. Nothing was acknowledged.
-    #[error("not enough nodes: {what} needs {needed} of its {owners} owners, {reachable} answered; start the others or wait for them ({missing})")]
+    #[error(
+        "not enough nodes: {what} needs {needed} of its {owners} owners, {reachable} answered; start the others or wait for them ({missing})"
+    )]
     NotEnoughNodes {
         /// What was attempted.
         what: String,

@@ -81,7 +81,13 @@ impl Inner {
             Body::Chunks(_) if range.is_empty() => Source::Inline(Bytes::new()),
             Body::Chunks(tree) => {
                 let place = permit(&self.limits.gets, QUEUE_PATIENCE, "too many gets at once").await?;
-                Source::Chunks(Box::new(Chunks::new(Arc::clone(self), tree, record.size, range.clone(), place)))
+                Source::Chunks(Box::new(Chunks::new(
+                    Arc::clone(self),
+                    tree,
+                    record.size,
+                    range.clone(),
+                    place,
+                )))
             }
         };
         Ok(Object { info: info(bucket, key, &record, version), range, source })

@@ -55,10 +55,10 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
         let entries = inner.store.owed(None, after, BATCH).await?;
         let Some(last) = entries.last() else { return Ok(()) };
         after = Some(*last);
-        let (gone, present): (Vec<_>, Vec<_>) =
-            entries.into_iter().filter(|(node, _)| !away.contains(node)).partition(|(node, _)| {
-                inner.layout_now().is_some_and(|layout| layout.member(node).is_none())
-            });
+        let (gone, present): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .filter(|(node, _)| !away.contains(node))
+            .partition(|(node, _)| inner.layout_now().is_some_and(|layout| layout.member(node).is_none()));
         let reachable = present.into_iter().filter(|(node, _)| {
             let up = *node == inner.id || inner.peers.liveness(node) == Liveness::Up;
             if !up {

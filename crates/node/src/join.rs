@@ -3,11 +3,7 @@
 //! An invite is a register: made open, consumed by compare-and-set, so that a ticket is used once whatever
 //! happens. A newcomer that was cut off in the middle may use its ticket again, under the same identity.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pando_core::{
@@ -45,7 +41,8 @@ impl Inner {
         let expires = sys::now_ms().saturating_add(valid.as_millis() as u64);
         let name = RegisterName::invite(&Ticket::invite_id(&secret));
         let record = InviteRecord { expires, used_by: None }.encode();
-        self.change(&name, WriteId(sys::random()), |_| Ok::<_, Error>(State::Present(record.clone()))).await?;
+        self.change(&name, WriteId(sys::random()), |_| Ok::<_, Error>(State::Present(record.clone())))
+            .await?;
         let network = self.layout()?.network;
         Ok(Ticket { network, inviter: self.id, addresses, secret, expires })
     }
@@ -171,7 +168,9 @@ pub(crate) async fn ask_to_join(
     request: JoinRequest,
 ) -> Result<JoinReply, Error> {
     if ticket.inviter == inner.id {
-        return Err(Error::JoinRefused("this is a ticket of this very node: use it on another machine".into()));
+        return Err(Error::JoinRefused(
+            "this is a ticket of this very node: use it on another machine".into(),
+        ));
     }
     if ticket.expires < sys::now_ms() {
         return Err(Error::JoinRefused("this ticket has expired: make another with `pando invite`".into()));

@@ -278,4 +278,3 @@ fn last_of(page: &ListPage) -> Option<String> {
     let object = page.objects.last().map(|object| &object.key);
     object.max(page.prefixes.last()).cloned()
 }
-

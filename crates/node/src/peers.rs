@@ -3,12 +3,7 @@
 //! Owns the address book and the table of pulses. Leaves sending to [`crate::pulse`], and who is a member
 //! to the layout.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Mutex, time::Duration};
 
 use pando_core::{
     id::NodeId,
@@ -101,11 +96,7 @@ impl Peers {
                 peer.failing = None;
                 peer.round_trip = Some(peer.round_trip.map_or(new, |old| (old * 7 + new) / 8));
             }
-            peer.said = Some(Said {
-                synced: pulse.synced,
-                used: pulse.used,
-                owed: pulse.owed,
-            });
+            peer.said = Some(Said { synced: pulse.synced, used: pulse.used, owed: pulse.owed });
         });
     }
 

@@ -87,7 +87,11 @@ impl Inner {
     }
 
     /// Fails early when a condition does not hold. The change of the record checks it again, atomically.
-    async fn check_condition(self: &Arc<Self>, name: &RegisterName, condition: Condition) -> Result<(), Error> {
+    async fn check_condition(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        condition: Condition,
+    ) -> Result<(), Error> {
         if condition == Condition::None {
             return Ok(());
         }
@@ -146,7 +150,11 @@ fn check(condition: Condition, current: Option<WriteId>) -> Result<(), Error> {
 }
 
 /// Reads until `buffer` holds `most` bytes or the reader ends; returns whether it ended.
-async fn fill<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut Vec<u8>, most: usize) -> Result<bool, Error> {
+async fn fill<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    buffer: &mut Vec<u8>,
+    most: usize,
+) -> Result<bool, Error> {
     while buffer.len() < most {
         let left = (most - buffer.len()) as u64;
         if reader.take(left).read_buf(buffer).await.map_err(Error::Source)? == 0 {
@@ -163,10 +171,12 @@ impl<T> Future for Task<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        Pin::new(&mut self.0).poll(context).map(|done| match done {
-            Ok(value) => value,
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-        })
+        match Pin::new(&mut self.0).poll(context) {
+            Poll::Ready(Ok(value)) => Poll::Ready(value),
+            Poll::Ready(Err(failed)) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            // Still running; or cancelled with the whole runtime, and then nobody waits for it.
+            Poll::Pending | Poll::Ready(Err(_)) => Poll::Pending,
+        }
     }
 }
 
@@ -247,7 +257,8 @@ impl<'a> Upload<'a> {
         let index = self.chunks;
         self.chunks += 1;
         self.size += plain.len() as u64;
-        let place = permit(&self.inner.limits.chunks_out, QUEUE_PATIENCE, "too many chunks in flight").await?;
+        let place =
+            permit(&self.inner.limits.chunks_out, QUEUE_PATIENCE, "too many chunks in flight").await?;
         let (inner, name, version) = (Arc::clone(self.inner), self.name.clone(), self.version);
         self.in_flight.push_back(Task(sys::spawn(async move {
             let done = seal_and_keep(&inner, &name, version, plain, index).await;
@@ -320,4 +331,3 @@ async fn seal_and_keep(
     let kept = inner.keep_chunk(name, version, sealed.id, bytes).await?;
     Ok((sealed, kept))
 }
-

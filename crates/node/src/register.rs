@@ -12,8 +12,7 @@ use pando_core::{
     layout::{Layout, Owners},
     name::RegisterName,
     register::{
-        Accepted, Change, Proposer, Read, State, Value, Verdict,
-        proposer::Step as ProposerStep,
+        Accepted, Change, Proposer, Read, State, Value, Verdict, proposer::Step as ProposerStep,
         read::Step as ReadStep,
     },
     wire::{Reply, Request},

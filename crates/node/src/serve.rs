@@ -24,8 +24,7 @@ use pando_store::{Accept, Learn, NameRange, Paged, Prepare, ReadReply};
 use crate::{
     error::Error,
     inner::{EXCHANGE, Inner, failure, permit},
-    join, pulse,
-    sys,
+    join, pulse, sys,
 };
 
 /// How long a peer's chunk waits for a place among those being received.
@@ -260,11 +259,7 @@ async fn send_segments(
     outgoing.finish().await
 }
 
-async fn send_copy(
-    inner: &Arc<Inner>,
-    chunk: ChunkId,
-    exchange: Incoming,
-) -> Result<(), pando_net::Error> {
+async fn send_copy(inner: &Arc<Inner>, chunk: ChunkId, exchange: Incoming) -> Result<(), pando_net::Error> {
     let Ok(_place) = permit(&inner.limits.chunks_in, EXCHANGE, "too many chunks at once").await else {
         return reply(exchange, Failure::Other("too many chunks at once".into())).await;
     };

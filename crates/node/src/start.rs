@@ -264,12 +264,16 @@ fn check(config: &Config) -> Result<(), Error> {
 fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Result<(), Error> {
     let Some(layout) = layout else {
         if config.join.is_some() && config.replicas.is_some() {
-            return Err(Error::Setup("--replicas is chosen when a network is made; leave it out to join one".into()));
+            return Err(Error::Setup(
+                "--replicas is chosen when a network is made; leave it out to join one".into(),
+            ));
         }
         return Ok(());
     };
     if layout.member(&id).is_none() {
-        return Err(Error::Setup("this node was removed from its network: start with a new data folder".into()));
+        return Err(Error::Setup(
+            "this node was removed from its network: start with a new data folder".into(),
+        ));
     }
     if config.join.as_ref().is_some_and(|ticket| ticket.network != layout.network) {
         return Err(Error::Setup(
@@ -282,12 +286,7 @@ fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Res
     Ok(())
 }
 
-async fn make_network(
-    inner: &Arc<Inner>,
-    data: &Path,
-    replicas: Replicas,
-    me: Member,
-) -> Result<(), Error> {
+async fn make_network(inner: &Arc<Inner>, data: &Path, replicas: Replicas, me: Member) -> Result<(), Error> {
     let key = NetworkKey(sys::random());
     files::keep_network_key(data, &key)?;
     inner.set_key(key);
@@ -295,12 +294,8 @@ async fn make_network(
 }
 
 async fn join_network(inner: &Arc<Inner>, data: &Path, ticket: &Ticket, me: Member) -> Result<(), Error> {
-    let request = JoinRequest {
-        secret: ticket.secret,
-        addresses: me.addresses,
-        zone: me.zone,
-        capacity: me.capacity,
-    };
+    let request =
+        JoinRequest { secret: ticket.secret, addresses: me.addresses, zone: me.zone, capacity: me.capacity };
     match join::ask_to_join(inner, ticket, request).await? {
         JoinReply::Refused(why) => Err(Error::JoinRefused(why)),
         JoinReply::Welcome { key, layout, book } => {

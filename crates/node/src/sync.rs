@@ -128,11 +128,7 @@ async fn sync_all(inner: &Arc<Inner>, layout: &Arc<Layout>) -> Result<(), Error>
         .await
 }
 
-async fn sync_partition(
-    inner: &Arc<Inner>,
-    layout: &Arc<Layout>,
-    partition: Partition,
-) -> Result<(), Error> {
+async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Partition) -> Result<(), Error> {
     let owners = layout.previous_quorum(partition).expect("a transition has previous owners");
     let mut after: Option<RegisterName> = None;
     loop {

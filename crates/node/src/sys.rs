@@ -39,6 +39,8 @@ pub(crate) fn jitter(most: Duration) -> Duration {
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        // The runtime is shutting down, and this task with it.
+        Err(_cancelled) => std::future::pending().await,
     }
 }

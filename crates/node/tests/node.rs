@@ -1,5 +1,7 @@
 //! Whole nodes in one process, on real sockets and real folders.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 #[path = "node/damage.rs"]
 mod damage;
 #[path = "node/forming.rs"]

@@ -142,7 +142,10 @@ mod tests {
         let mut destination = Destination::choose(Some(folder.path()), "a/b/c.txt").unwrap();
         destination.write(b"whole").unwrap();
         let path = destination.finish().unwrap().unwrap();
-        assert_eq!((names(folder.path()), fs::read(path).unwrap()), (vec!["c.txt".to_owned()], b"whole".to_vec()));
+        assert_eq!(
+            (names(folder.path()), fs::read(path).unwrap()),
+            (vec!["c.txt".to_owned()], b"whole".to_vec())
+        );
     }
 
     #[test]

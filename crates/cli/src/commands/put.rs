@@ -69,10 +69,7 @@ fn copies(stored: &Put) -> String {
     };
     match wanted.saturating_sub(copies) {
         0 => format!("{copies} of {wanted} copies"),
-        1 => format!(
-            "{copies} of {wanted} copies; the {} follows when its node is back",
-            ordinal(wanted)
-        ),
+        1 => format!("{copies} of {wanted} copies; the {} follows when its node is back", ordinal(wanted)),
         missing => format!("{copies} of {wanted} copies; {missing} follow when their nodes are back"),
     }
 }

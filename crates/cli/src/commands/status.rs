@@ -23,9 +23,10 @@ pub(crate) async fn run(data: &Path, out: &mut Output) -> anyhow::Result<()> {
     }
     let copies = status.replicas.map_or("a copy on every node".to_owned(), |count| format!("{count} copies"));
     out.line(format!("network  {}, layout {}, {copies}", status.network, status.layout))?;
-    let rows: Vec<[String; 5]> = std::iter::once(["NODE", "ZONE", "ADDRESS", "STATE", "USED"].map(str::to_owned))
-        .chain(status.nodes.iter().map(row))
-        .collect();
+    let rows: Vec<[String; 5]> =
+        std::iter::once(["NODE", "ZONE", "ADDRESS", "STATE", "USED"].map(str::to_owned))
+            .chain(status.nodes.iter().map(row))
+            .collect();
     let widths: [usize; 5] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     for row in &rows {
@@ -155,8 +156,14 @@ mod tests {
         };
         let (up, down) = ((true, Some(0)), (false, None));
         assert_eq!(say(&[up, up, up], Some(3)), "healthy: 3 of 3 nodes up, every copy in place");
-        assert_eq!(say(&[up, (true, Some(12)), down], Some(3)), "degraded: 1 of 3 nodes down (n2), 12 chunks owed");
-        assert_eq!(say(&[up, up, (true, None)], Some(3)), "degraded: 3 of 3 nodes up, not every node has said yet what it owes");
+        assert_eq!(
+            say(&[up, (true, Some(12)), down], Some(3)),
+            "degraded: 1 of 3 nodes down (n2), 12 chunks owed"
+        );
+        assert_eq!(
+            say(&[up, up, (true, None)], Some(3)),
+            "degraded: 3 of 3 nodes up, not every node has said yet what it owes"
+        );
         assert!(say(&[up, down, down], Some(3)).starts_with("unavailable: 2 of 3 nodes down (n1, n2)"));
         assert!(say(&[up, down], Some(3)).starts_with("unavailable"));
         assert!(say(&[up, up, up, down, down], None).starts_with("degraded"));

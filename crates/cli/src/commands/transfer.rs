@@ -7,7 +7,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-const SIZED: &str = "{msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+const SIZED: &str =
+    "{msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
 const UNSIZED: &str = "{spinner} {msg} {binary_bytes}, {binary_bytes_per_sec}";
 /// How often the display moves.
 const TICK: Duration = Duration::from_millis(100);

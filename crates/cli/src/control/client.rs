@@ -238,7 +238,11 @@ impl Client {
         }
     }
 
-    async fn header(&mut self, buffer: &mut [u8], filled: &mut std::ops::Range<usize>) -> anyhow::Result<u32> {
+    async fn header(
+        &mut self,
+        buffer: &mut [u8],
+        filled: &mut std::ops::Range<usize>,
+    ) -> anyhow::Result<u32> {
         while filled.len() < 4 {
             buffer.copy_within(filled.clone(), 0);
             *filled = 0..filled.len();

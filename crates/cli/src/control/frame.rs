@@ -251,13 +251,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_whole_only_with_its_end() {
-        let whole = [
-            data(b"hello"),
-            STILL_HERE.to_le_bytes().to_vec(),
-            data(&[7; 5000]),
-            END.to_le_bytes().to_vec(),
-        ]
-        .concat();
+        let whole =
+            [data(b"hello"), STILL_HERE.to_le_bytes().to_vec(), data(&[7; 5000]), END.to_le_bytes().to_vec()]
+                .concat();
         for piece in [1, 3, 4, 64, 9999] {
             let (got, outcome) = read(whole.clone(), piece).await;
             outcome.unwrap();

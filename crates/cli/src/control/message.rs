@@ -90,10 +90,17 @@ pub(crate) enum Reply {
     Stored(Put),
     Object(Object),
     /// Bytes `start..end` of the object follow.
-    Content { object: Object, start: u64, end: u64 },
+    Content {
+        object: Object,
+        start: u64,
+        end: u64,
+    },
     Page(Page),
     /// Some buckets; `more` if another such reply follows.
-    Buckets { buckets: Vec<Bucket>, more: bool },
+    Buckets {
+        buckets: Vec<Bucket>,
+        more: bool,
+    },
     Status(Status),
 }
 
@@ -174,9 +181,9 @@ impl PutRequest {
     pub(super) fn options(&self) -> Result<PutOptions, Failure> {
         let condition = match (&self.if_match, self.if_absent) {
             (Some(_), true) => return Err(Failure::usage("both --if-absent and --if-match can't hold")),
-            (Some(etag), false) => {
-                Condition::Match(etag.parse().map_err(|_| Failure::usage(format!("{etag:?} is not an ETag")))?)
-            }
+            (Some(etag), false) => Condition::Match(
+                etag.parse().map_err(|_| Failure::usage(format!("{etag:?} is not an ETag")))?,
+            ),
             (None, true) => Condition::Absent,
             (None, false) => Condition::None,
         };

@@ -163,7 +163,10 @@ async fn throw_away<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<()> {
 }
 
 /// Sends an object's content as it comes: what is ready goes into one write, and nothing waits for more.
-async fn get(object: Result<pando_node::Object, pando_node::Error>, writer: &mut WriteHalf<'_>) -> io::Result<()> {
+async fn get(
+    object: Result<pando_node::Object, pando_node::Error>,
+    writer: &mut WriteHalf<'_>,
+) -> io::Result<()> {
     let mut object = match object {
         Ok(object) => object,
         Err(error) => return reply(writer, &Reply::Failed(error.into())).await,
@@ -194,12 +197,16 @@ async fn get(object: Result<pando_node::Object, pando_node::Error>, writer: &mut
     };
     send(&mut frame, writer).await?;
     match failed {
-        None => writer.write_all(&END.to_le_bytes()).await,
+        None => header(END, writer).await,
         Some(failure) => {
-            writer.write_all(&FAILED.to_le_bytes()).await?;
+            header(FAILED, writer).await?;
             timeout(REPLY, frame::write_message(writer, &failure)).await.map_err(timed_out)?
         }
     }
+}
+
+async fn header(header: u32, writer: &mut WriteHalf<'_>) -> io::Result<()> {
+    timeout(STALL, writer.write_all(&header.to_le_bytes())).await.map_err(timed_out)?
 }
 
 async fn send(frame: &mut DataFrame, writer: &mut WriteHalf<'_>) -> io::Result<()> {

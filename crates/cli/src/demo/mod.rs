@@ -168,8 +168,7 @@ impl Grove<'_> {
     async fn put(&mut self, on: usize, sample: &Sample) -> anyhow::Result<()> {
         let what = format!("put \"{}\" on {}", sample.key, self.nodes[on].name);
         let client = self.nodes[on].client().await?;
-        let request =
-            PutRequest { bucket: BUCKET.into(), key: sample.key.into(), ..PutRequest::default() };
+        let request = PutRequest { bucket: BUCKET.into(), key: sample.key.into(), ..PutRequest::default() };
         let began = Instant::now();
         let put = client.put(request, sample.source.open()?, |_| ());
         let put = sample.in_time(put).await.with_context(|| what.clone())?;

@@ -60,7 +60,7 @@ impl Read for Generator {
     /// are multiples of eight, as all of ours are; others get an error rather than other bytes.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.left.min(buffer.len() as u64) as usize;
-        if length % 8 != 0 && length as u64 != self.left {
+        if !length.is_multiple_of(8) && length as u64 != self.left {
             return Err(io::Error::other("the demo's data is read in pieces of eight bytes"));
         }
         for word in buffer[..length].chunks_mut(8) {

@@ -333,6 +333,35 @@ mod tests {
     }
 
     #[test]
+    fn the_layout_of_format_1_still_reads() {
+        let layout = Layout::first(NetworkId([1; 16]), Replicas::All, member(2));
+        let old = [
+            "01",
+            &"01".repeat(16),
+            "01",
+            "01",
+            "01",
+            &"02".repeat(32),
+            "01",
+            "00",
+            "7f000001",
+            "893a",
+            "067a6f6e652d32",
+            "808080808020",
+            "00",
+            "01",
+            "01",
+            "00",
+            "00",
+            "01",
+            "00",
+        ];
+        let old = data_encoding::HEXLOWER.decode(old.concat().as_bytes()).unwrap();
+        assert_eq!(Layout::decode(&old).unwrap(), layout);
+        assert_eq!(layout.encode(), old);
+    }
+
+    #[test]
     fn layouts_survive_encoding_and_are_checked() {
         let layout = grown(5);
         assert_eq!(Layout::decode(&layout.encode()).unwrap(), layout);

@@ -64,6 +64,16 @@ impl Node {
         self.late = None;
     }
 
+    /// The acceptor's floor.
+    pub(crate) fn floor(&self) -> u64 {
+        self.acceptor.floor()
+    }
+
+    /// What is accepted.
+    pub(crate) fn held(&self, register: u8) -> Held {
+        self.held[usize::from(register)]
+    }
+
     /// Answers a read.
     pub(crate) fn read(&self, register: u8) -> Reply {
         let held = self.held[usize::from(register)];

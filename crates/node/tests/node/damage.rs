@@ -43,12 +43,12 @@ async fn a_damaged_copy_on_a_peer_is_replaced_too() {
     put(grove.node(0), "a", &bytes).await.unwrap();
     let holders: Vec<usize> = (0..4).filter(|node| !grove.chunk_files(*node).is_empty()).collect();
     let reader = (0..4).find(|node| !holders.contains(node)).expect("three of four hold it");
-    for holder in &holders[..2] {
-        flip(&grove.chunk_files(*holder)[0], 100_000);
+    let damaged: Vec<_> = holders[..2].iter().map(|holder| grove.chunk_files(*holder)[0].clone()).collect();
+    for file in &damaged {
+        flip(file, 100_000);
     }
     assert!(get(grove.node(reader), "a").await.unwrap() == bytes);
     // Whoever was asked and was wrong has been told; ask until both were.
-    let damaged: Vec<_> = holders[..2].iter().map(|holder| grove.chunk_files(*holder)[0].clone()).collect();
     for holder in &holders[..2] {
         assert!(get(grove.node(*holder), "a").await.unwrap() == bytes);
     }
@@ -69,7 +69,8 @@ async fn with_all_copies_damaged_not_one_wrong_byte_is_delivered() {
         files[0].file_name().unwrap().to_owned()
     };
     for node in 0..3 {
-        let file = grove.chunk_files(node).into_iter().find(|file| file.file_name() == Some(&second)).unwrap();
+        let file =
+            grove.chunk_files(node).into_iter().find(|file| file.file_name() == Some(&second)).unwrap();
         flip(&file, 10 * 65_552 + 5);
     }
     let mut object = grove.node(1).get("default", "a", None, Consistency::Linearizable).await.unwrap();

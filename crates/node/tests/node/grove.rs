@@ -14,13 +14,13 @@ use pando_node::{
 /// How long a condition may take to come true before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Grove {
+pub(crate) struct Grove {
     folder: tempfile::TempDir,
-    pub nodes: Vec<Option<Node>>,
+    pub(crate) nodes: Vec<Option<Node>>,
     grace: Duration,
 }
 
-pub fn config(data: PathBuf) -> Config {
+pub(crate) fn config(data: PathBuf) -> Config {
     Config {
         data,
         listen: Some("127.0.0.1:0".parse().unwrap()),
@@ -34,11 +34,11 @@ pub fn config(data: PathBuf) -> Config {
 }
 
 impl Grove {
-    pub async fn of(count: usize) -> Grove {
+    pub(crate) async fn of(count: usize) -> Grove {
         Self::with(count, None, DEFAULT_GRACE).await
     }
 
-    pub async fn with(count: usize, replicas: Option<Replicas>, grace: Duration) -> Grove {
+    pub(crate) async fn with(count: usize, replicas: Option<Replicas>, grace: Duration) -> Grove {
         let folder = tempfile::tempdir().unwrap();
         let mut grove = Grove { folder, nodes: Vec::new(), grace };
         for number in 0..count {
@@ -54,20 +54,20 @@ impl Grove {
         grove
     }
 
-    pub fn data(&self, number: usize) -> PathBuf {
+    pub(crate) fn data(&self, number: usize) -> PathBuf {
         self.folder.path().join(format!("node-{number}"))
     }
 
-    pub fn config(&self, number: usize) -> Config {
+    pub(crate) fn config(&self, number: usize) -> Config {
         Config { grace: self.grace, ..config(self.data(number)) }
     }
 
-    pub fn node(&self, number: usize) -> &Node {
+    pub(crate) fn node(&self, number: usize) -> &Node {
         self.nodes[number].as_ref().expect("the node runs")
     }
 
     /// Waits until every running node knows a layout of all, not in transition, and sees the others up.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let running: Vec<&Node> = self.nodes.iter().flatten().collect();
         eventually("the nodes know each other", || async {
             for node in &running {
@@ -82,29 +82,29 @@ impl Grove {
         .await;
     }
 
-    pub async fn stop(&mut self, number: usize) {
+    pub(crate) async fn stop(&mut self, number: usize) {
         self.nodes[number].take().expect("the node runs").stop().await;
     }
 
     /// Starts a node again; it gets another port, as if it had moved.
-    pub async fn restart(&mut self, number: usize) {
+    pub(crate) async fn restart(&mut self, number: usize) {
         self.nodes[number] = Some(Node::start(self.config(number)).await.unwrap());
     }
 
     /// All chunk files of a node.
-    pub fn chunk_files(&self, number: usize) -> Vec<PathBuf> {
+    pub(crate) fn chunk_files(&self, number: usize) -> Vec<PathBuf> {
         files_below(&self.data(number).join("chunks"))
     }
 }
 
-pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// Waits for a condition.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
@@ -113,25 +113,25 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
 }
 
 /// Bytes that look random and are the same every time.
-pub fn content(seed: u8, len: usize) -> Vec<u8> {
+pub(crate) fn content(seed: u8, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-pub async fn put(node: &Node, key: &str, bytes: &[u8]) -> Result<Stored, Error> {
+pub(crate) async fn put(node: &Node, key: &str, bytes: &[u8]) -> Result<Stored, Error> {
     node.put("default", key, bytes, PutOptions::default()).await
 }
 
-pub async fn get(node: &Node, key: &str) -> Result<Vec<u8>, Error> {
+pub(crate) async fn get(node: &Node, key: &str) -> Result<Vec<u8>, Error> {
     read_all(node.get("default", key, None, Consistency::Linearizable).await?).await
 }
 
-pub async fn get_range(node: &Node, key: &str, range: ByteRange) -> Result<Vec<u8>, Error> {
+pub(crate) async fn get_range(node: &Node, key: &str, range: ByteRange) -> Result<Vec<u8>, Error> {
     read_all(node.get("default", key, Some(range), Consistency::Linearizable).await?).await
 }
 
-pub async fn read_all(mut object: Object) -> Result<Vec<u8>, Error> {
+pub(crate) async fn read_all(mut object: Object) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     while let Some(piece) = object.next().await {
         let piece = piece?;

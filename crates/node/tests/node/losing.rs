@@ -98,8 +98,7 @@ async fn a_node_lost_in_mid_put_is_not_noticed() {
     let bytes = content(5, 10 * CHUNK);
     let (mut writer, reader) = tokio::io::duplex(1 << 20);
     let node = grove.node(0).clone();
-    let putting =
-        tokio::spawn(async move { node.put("default", "a", reader, PutOptions::default()).await });
+    let putting = tokio::spawn(async move { node.put("default", "a", reader, PutOptions::default()).await });
     let halves = bytes.split_at(5 * CHUNK);
     tokio::io::AsyncWriteExt::write_all(&mut writer, halves.0).await.unwrap();
     grove.stop(2).await;

@@ -19,8 +19,18 @@ const CHUNK: usize = 4 << 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn every_size_comes_back_from_every_node() {
     let grove = Grove::of(3).await;
-    let sizes =
-        [0, 1, 16 << 10, (16 << 10) + 1, 64 << 10, (64 << 10) + 1, CHUNK - 1, CHUNK, CHUNK + 1, 9 * CHUNK + 77];
+    let sizes = [
+        0,
+        1,
+        16 << 10,
+        (16 << 10) + 1,
+        64 << 10,
+        (64 << 10) + 1,
+        CHUNK - 1,
+        CHUNK,
+        CHUNK + 1,
+        9 * CHUNK + 77,
+    ];
     for (number, len) in sizes.into_iter().enumerate() {
         let bytes = content(number as u8, len);
         let key = format!("size-{len}");
@@ -69,10 +79,8 @@ async fn equal_content_is_stored_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_is_kept_and_bounded() {
     let grove = Grove::of(1).await;
-    let meta = UserMeta {
-        content_type: Some("text/plain".into()),
-        entries: vec![("who".into(), "me".into())],
-    };
+    let meta =
+        UserMeta { content_type: Some("text/plain".into()), entries: vec![("who".into(), "me".into())] };
     let options = PutOptions { meta: meta.clone(), ..PutOptions::default() };
     grove.node(0).put("default", "a", &b"x"[..], options).await.unwrap();
     let info = grove.node(0).stat("default", "a", Consistency::Linearizable).await.unwrap();
@@ -132,9 +140,8 @@ async fn of_many_conditional_puts_one_wins() {
             let Err(Error::Precondition { current }) = lost else { panic!("{lost:?}") };
             assert_eq!(current, Some(etag));
         }
-        let put = |node: usize| {
-            grove.node(node).put("default", &key, &b"y"[..], only(Condition::Match(etag)))
-        };
+        let put =
+            |node: usize| grove.node(node).put("default", &key, &b"y"[..], only(Condition::Match(etag)));
         let (a, b, c) = tokio::join!(put(0), put(1), put(2));
         assert_eq!([&a, &b, &c].iter().filter(|put| put.is_ok()).count(), 1, "{a:?} {b:?} {c:?}");
     }
@@ -144,7 +151,11 @@ async fn of_many_conditional_puts_one_wins() {
 struct Broken(usize);
 
 impl AsyncRead for Broken {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.0 == 0 {
             return Poll::Ready(Err(io::Error::other("the source broke")));
         }

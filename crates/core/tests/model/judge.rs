@@ -1,0 +1,198 @@
+//! What must hold: the judge of a history.
+//!
+//! Owns what was sent and accepted so far ([`Attempt`]), what callers were told ([`History`]), and the checks:
+//! chosen values form one chain that only grows; each write is in it at most once, where its precondition
+//! held, and after all that had been answered before it began; who was told of success or of a value
+//! was told the truth, and who was told of failure will never see the write appear.
+
+use crate::{
+    client::Answer,
+    rules::{Chain, Config, Held, Mark, REGISTERS, op_of},
+};
+
+/// One ballot: what its proposer sent, and who accepted it at some time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Attempt {
+    /// The ballot.
+    pub(crate) mark: Mark,
+    /// The operation it serves.
+    pub(crate) op: u8,
+    /// The value, once accepts are sent.
+    pub(crate) chain: Option<Chain>,
+    /// A bit for each owner that ever accepted it; all bits once it is chosen.
+    pub(crate) owners: u8,
+    /// Whether owners are told that it is chosen.
+    pub(crate) told: bool,
+}
+
+impl Attempt {
+    /// Whether a majority accepted it.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.owners.count_ones() >= 2
+    }
+
+    /// Notes that `owner` accepted it. Says whether that made it chosen.
+    pub(crate) fn note_accepted(&mut self, owner: usize) -> bool {
+        let before = self.is_chosen();
+        self.owners |= 1 << owner;
+        if self.is_chosen() {
+            self.owners = 7;
+        }
+        self.is_chosen() && !before
+    }
+}
+
+/// How far an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Status {
+    /// Not begun.
+    Waiting,
+    /// Begun. What was answered before holds at least this.
+    Running(Chain),
+    /// Over, and whether it took effect is open.
+    Open(Chain),
+    /// Over, with effect.
+    Written,
+    /// Over, never with effect.
+    Void,
+}
+
+/// What callers know, and how many faults there were.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct History {
+    ops: Vec<Status>,
+    /// The longest chain that any answer told of.
+    seen: [Chain; REGISTERS],
+    /// Restarts so far.
+    pub(crate) restarts: u8,
+    /// Failed durable writes so far.
+    pub(crate) failures: u8,
+}
+
+impl History {
+    /// Nothing happened.
+    pub(crate) fn new(config: &Config) -> Self {
+        let ops = vec![Status::Waiting; config.ops().count()];
+        Self { ops, seen: [Chain::default(); REGISTERS], restarts: 0, failures: 0 }
+    }
+
+    /// An operation begins.
+    pub(crate) fn begin(&mut self, op: u8, config: &Config) {
+        self.ops[usize::from(op) - 1] = Status::Running(self.seen[usize::from(config.op(op).register)]);
+    }
+
+    /// An operation ends with an answer: is it true?
+    pub(crate) fn end(
+        &mut self,
+        op: u8,
+        answer: Answer,
+        attempts: &[Attempt],
+        config: &Config,
+    ) -> Result<(), String> {
+        let Status::Running(floor) = self.ops[usize::from(op) - 1] else {
+            return Err(format!("operation {op} ends without having begun"));
+        };
+        let register = config.op(op).register;
+        let chosen = || chosen(attempts, register, config);
+        let taken = chosen().any(|(_, chain)| chain.position(op).is_some());
+        let (status, told) = match answer {
+            Answer::Written => {
+                let Some((place, chain)) =
+                    chosen().find_map(|(_, chain)| chain.position(op).map(|place| (place, chain)))
+                else {
+                    return Err(format!("operation {op} is acknowledged and not chosen"));
+                };
+                (Status::Written, chain.cut(place))
+            }
+            Answer::Saw(chain) => {
+                if taken {
+                    return Err(format!("operation {op} is told that it failed, and its write is chosen"));
+                }
+                if chain.len() > 0 && !chosen().any(|(_, other)| other == chain) {
+                    return Err(format!("operation {op} saw {}, never chosen", name(chain)));
+                }
+                if !floor.leads_to(chain) {
+                    let (saw, floor) = (name(chain), name(floor));
+                    return Err(format!("operation {op} saw {saw} after {floor} was known to others"));
+                }
+                (Status::Void, chain)
+            }
+            Answer::Unknown => (Status::Open(floor), Chain::default()),
+            Answer::Failed if taken => return Err(format!("operation {op} never began to write, and did")),
+            Answer::Failed => (Status::Void, Chain::default()),
+        };
+        self.ops[usize::from(op) - 1] = status;
+        let seen = &mut self.seen[usize::from(register)];
+        if told.len() > seen.len() {
+            if !seen.leads_to(told) {
+                return Err(format!("{} was told, then {}", name(*seen), name(told)));
+            }
+            *seen = told;
+        }
+        Ok(())
+    }
+
+    /// A value was just chosen: may it be?
+    pub(crate) fn choose(&self, mark: Mark, attempts: &[Attempt], config: &Config) -> Result<(), String> {
+        let Some((register, chain)) = attempts
+            .iter()
+            .find(|attempt| attempt.mark == mark)
+            .and_then(|attempt| Some((config.op(attempt.op).register, attempt.chain?)))
+        else {
+            return Err("chosen without having been sent".to_string());
+        };
+        for (other, theirs) in chosen(attempts, register, config) {
+            let fits = if other < mark { theirs.leads_to(chain) } else { chain.leads_to(theirs) };
+            if !fits {
+                return Err(format!(
+                    "{} is chosen, and it does not follow from {} ({})",
+                    told(Some((mark, chain))),
+                    told(Some((other, theirs))),
+                    if other < mark { "chosen at a lower ballot" } else { "chosen at a higher ballot" },
+                ));
+            }
+        }
+        for (id, place) in chain.ids().zip(1..) {
+            let (op, before) = (op_of(id), chain.cut(place - 1));
+            if chain.ids().filter(|other| op_of(*other) == op).count() > 1 {
+                return Err(format!("operation {op} took effect twice in {}", name(chain)));
+            }
+            if config.decide(op, before.value(config).as_ref()).is_err() {
+                return Err(format!("operation {op} took effect where its precondition fails: {}", name(chain)));
+            }
+            match self.ops[usize::from(op) - 1] {
+                Status::Void => {
+                    return Err(format!("operation {op} was told that it failed, and {} is chosen", name(chain)));
+                }
+                Status::Running(floor) | Status::Open(floor) if !floor.leads_to(before) => {
+                    return Err(format!("operation {op} began after {} and is put before it", name(floor)));
+                }
+                Status::Waiting => return Err(format!("operation {op} took effect before it began")),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All chosen values of a register, by ballot.
+fn chosen(attempts: &[Attempt], register: u8, config: &Config) -> impl Iterator<Item = (Mark, Chain)> {
+    attempts
+        .iter()
+        .filter(move |attempt| attempt.is_chosen() && config.op(attempt.op).register == register)
+        .filter_map(|attempt| Some((attempt.mark, attempt.chain?)))
+}
+
+/// A chain in words.
+pub(crate) fn name(chain: Chain) -> String {
+    let ids: Vec<String> = chain.ids().map(|id| id.to_string()).collect();
+    format!("[{}]", ids.join(" "))
+}
+
+/// An accepted value in words.
+pub(crate) fn told(held: Held) -> String {
+    match held {
+        None => "nothing".to_string(),
+        Some((mark, chain)) => format!("{}@{}.{}", name(chain), mark.counter(), mark.client()),
+    }
+}

@@ -1,0 +1,379 @@
+//! The world: three owners, a few clients, a network that loses, repeats and reorders, and faults.
+//!
+//! Owns which moves there are and how they change the parts. All that was ever sent may arrive at any time, any
+//! number of times; a reply arrives at once or is lost (or, if detached, any time later). A state is
+//! the numbers of its interned parts, so an owner's answer to a message is computed once by the production
+//! code and remembered. States that differ only in the names of the owners are one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasherDefault, Hasher as _},
+};
+
+use crate::{
+    client::{Client, Effect, Phase},
+    explore::{Interner, Mix, Successor, System},
+    judge::{Attempt, History},
+    node::{Message, Node, Reply},
+    rules::{Broken, Config, OWNERS},
+    tell,
+};
+
+/// All ways to name the owners.
+const ORDERS: [[usize; OWNERS]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+/// Most clients.
+const CLIENTS: usize = 3;
+/// Not computed yet.
+const NONE: u32 = u32::MAX;
+
+/// A state: the numbers of its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct World {
+    nodes: [u32; OWNERS],
+    clients: [u32; CLIENTS],
+    attempts: u32,
+    history: u32,
+}
+
+/// How an exchange ends for the one who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The reply is heard (or, if detached, sets out).
+    Heard,
+    /// The reply is lost, or nobody waits for it, or the owner dies before it leaves.
+    Lost,
+    /// The owner's disk fails.
+    DiskFails,
+}
+
+/// A move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// A client begins its next operation.
+    Begin(usize),
+    /// A client stops waiting for the rest of a read.
+    StopWaiting(usize),
+    /// A client gives an attempt up.
+    TimeOut(usize),
+    /// A client hears a reply that was under way.
+    Arrive(usize, usize, Reply),
+    /// A client reads from an owner.
+    Read(usize, usize, Reply),
+    /// A message reaches an owner.
+    Exchange(Message, usize, Reply, Fate),
+    /// An owner dies and starts again.
+    Restart(usize),
+}
+
+type Out = Vec<Successor<Action, World>>;
+/// What a message does to an owner: who it is then, its reply, and whether an accept was written.
+type Handled = (u32, Reply, bool);
+
+/// A configuration, being explored.
+pub(crate) struct Model {
+    config: Config,
+    nodes: Interner<Node>,
+    clients: Interner<Client>,
+    attempts: Interner<Vec<Attempt>>,
+    histories: Interner<History>,
+    handled: HashMap<(u32, u8, Message, bool), Handled, BuildHasherDefault<Mix>>,
+    /// For each client and each list of attempts, its number under each naming of the owners.
+    renamed_clients: Vec<[u32; 6]>,
+    renamed_attempts: Vec<[u32; 6]>,
+    /// What happened how often, over all moves.
+    pub(crate) events: BTreeMap<&'static str, u64>,
+}
+
+impl Model {
+    /// The model of a configuration.
+    pub(crate) fn new(config: Config) -> Self {
+        assert!(config.scripts.len() <= CLIENTS && config.ops().count() < 8, "ids of the model are small");
+        Self {
+            config,
+            nodes: Interner::new(),
+            clients: Interner::new(),
+            attempts: Interner::new(),
+            histories: Interner::new(),
+            handled: HashMap::default(),
+            renamed_clients: Vec::new(),
+            renamed_attempts: Vec::new(),
+            events: BTreeMap::new(),
+        }
+    }
+
+    /// What is explored.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// An owner in a state.
+    pub(crate) fn node(&self, world: &World, owner: usize) -> &Node {
+        self.nodes.item(world.nodes[owner])
+    }
+
+    /// A client in a state.
+    pub(crate) fn client(&self, world: &World, client: usize) -> &Client {
+        self.clients.item(world.clients[client])
+    }
+
+    fn handle(&mut self, node: u32, register: u8, message: Message, fails: bool) -> Handled {
+        if let Some(handled) = self.handled.get(&(node, register, message, fails)) {
+            return *handled;
+        }
+        let mut after = self.nodes.item(node).clone();
+        let floor = after.floor();
+        let (reply, wrote) = after.handle(register, message, fails, &self.config);
+        if !fails && after.floor() > floor {
+            *self.events.entry("evicted").or_default() += 1;
+        }
+        if matches!(message, Message::Learn(..)) && &after != self.nodes.item(node) {
+            *self.events.entry("learned").or_default() += 1;
+        }
+        let handled = (self.nodes.number(after), reply, wrote);
+        self.handled.insert((node, register, message, fails), handled);
+        handled
+    }
+
+    /// Carries out what a client's step does to the rest.
+    fn carry_out(&mut self, world: &mut World, op: u8, effect: Effect) -> Option<String> {
+        if let Some(event) = effect.event {
+            *self.events.entry(event).or_default() += 1;
+        }
+        let tell = effect.tell.filter(|_| self.config.learn);
+        let accept = effect.accept.map(|(mark, _)| mark);
+        if effect.prepare.is_some() || accept.is_some() || tell.is_some() {
+            let mut attempts = self.attempts.item(world.attempts).clone();
+            if let Some(mark) = effect.prepare {
+                let place = attempts.partition_point(|attempt| attempt.mark < mark);
+                attempts.insert(place, Attempt { mark, op, chain: None, owners: 0, told: false });
+            }
+            for attempt in &mut attempts {
+                if let Some((mark, chain)) = effect.accept
+                    && attempt.mark == mark
+                {
+                    attempt.chain = Some(chain);
+                    attempt.told |= self.config.breaks(Broken::LearnsUnchosen);
+                }
+                attempt.told |= tell == Some(attempt.mark);
+            }
+            world.attempts = self.attempts.number(attempts);
+        }
+        let answer = effect.answer?;
+        let mut history = self.histories.item(world.history).clone();
+        let verdict = history.end(op, answer, self.attempts.item(world.attempts), &self.config);
+        world.history = self.histories.number(history);
+        verdict.err()
+    }
+
+    /// Lets a client take a step, and carries it out.
+    fn step(
+        &mut self,
+        mut world: World,
+        client: usize,
+        action: Action,
+        out: &mut Out,
+        step: impl FnOnce(&mut Client, &Config) -> Effect,
+    ) {
+        let mut stepped = self.clients.item(world.clients[client]).clone();
+        let Some(op) = stepped.op(&self.config) else { return };
+        let effect = step(&mut stepped, &self.config);
+        world.clients[client] = self.clients.number(stepped);
+        let violation = self.carry_out(&mut world, op, effect);
+        out.push(Successor { action, state: world, violation });
+    }
+
+    fn client_moves(&mut self, world: &World, client: usize, out: &mut Out) {
+        let state = self.clients.item(world.clients[client]).clone();
+        for (owner, reply) in state.inbox() {
+            let owner = usize::from(*owner);
+            if state.awaits(owner) {
+                let action = Action::Arrive(client, owner, *reply);
+                self.step(*world, client, action, out, |client, config| client.hear(owner, *reply, config));
+            }
+        }
+        match state.phase() {
+            Phase::Idle => {
+                let Some(op) = state.op(&self.config) else { return };
+                let mut history = self.histories.item(world.history).clone();
+                history.begin(op, &self.config);
+                let begun = World { history: self.histories.number(history), ..*world };
+                self.step(begun, client, Action::Begin(client), out, Client::begin);
+            }
+            Phase::Reading => {
+                let Some(op) = state.op(&self.config) else { return };
+                let register = self.config.op(op).register;
+                for owner in (0..OWNERS).filter(|owner| state.awaits(*owner)) {
+                    let reply = self.nodes.item(world.nodes[owner]).read(register);
+                    self.reply(*world, client, owner, reply, Action::Read(client, owner, reply), out);
+                }
+                if state.heard_count() * 2 > OWNERS {
+                    self.step(*world, client, Action::StopWaiting(client), out, Client::stop_waiting);
+                }
+            }
+            Phase::Preparing(_) | Phase::Accepting(..) if state.may_time_out(&self.config) => {
+                self.step(*world, client, Action::TimeOut(client), out, Client::time_out);
+            }
+            Phase::Preparing(_) | Phase::Accepting(..) => {}
+        }
+    }
+
+    /// A reply reaches its client, or sets out.
+    fn reply(
+        &mut self,
+        world: World,
+        client: usize,
+        owner: usize,
+        reply: Reply,
+        action: Action,
+        out: &mut Out,
+    ) {
+        let detached = self.config.detached;
+        self.step(world, client, action, out, |client, config| {
+            if detached {
+                client.post(owner, reply);
+                return Effect::default();
+            }
+            client.hear(owner, reply, config)
+        });
+    }
+
+    /// A message that was sent reaches an owner.
+    fn deliver(&mut self, world: &World, attempt: &Attempt, message: Message, owner: usize, out: &mut Out) {
+        let register = self.config.op(attempt.op).register;
+        let node = world.nodes[owner];
+        let (after, reply, wrote) = self.handle(node, register, message, false);
+        let mut next = *world;
+        next.nodes[owner] = after;
+        let mut violation = None;
+        if wrote {
+            let mut attempts = self.attempts.item(world.attempts).clone();
+            let noted = attempts.iter_mut().find(|other| other.mark == attempt.mark);
+            if noted.is_some_and(|attempt| attempt.note_accepted(owner)) {
+                let history = self.histories.item(world.history);
+                violation = history.choose(attempt.mark, &attempts, &self.config).err();
+            }
+            next.attempts = self.attempts.number(attempts);
+        }
+        if after != node || violation.is_some() {
+            let action = Action::Exchange(message, owner, reply, Fate::Lost);
+            out.push(Successor { action, state: next, violation });
+        }
+        let client = attempt.mark.client();
+        let waiting = self.clients.item(world.clients[client]);
+        let wanted = match (waiting.phase(), message) {
+            (Phase::Preparing(mark), Message::Prepare(sent)) => *mark == sent,
+            (Phase::Accepting(mark, _), Message::Accept(sent, _)) => *mark == sent,
+            _ => false,
+        };
+        if wanted && waiting.awaits(owner) {
+            let action = Action::Exchange(message, owner, reply, Fate::Heard);
+            self.reply(next, client, owner, reply, action, out);
+        }
+        if after != node && self.histories.item(world.history).failures < self.config.failures {
+            let (failed, ..) = self.handle(node, register, message, true);
+            let mut history = self.histories.item(world.history).clone();
+            history.failures += 1;
+            let mut state = World { history: self.histories.number(history), ..*world };
+            state.nodes[owner] = failed;
+            let action = Action::Exchange(message, owner, Reply::Silent, Fate::DiskFails);
+            out.push(Successor { action, state, violation: None });
+        }
+    }
+
+    fn renamed_client(&mut self, client: u32, order: usize) -> u32 {
+        let place = client as usize;
+        if self.renamed_clients.len() <= place {
+            self.renamed_clients.resize(place + 1, [NONE; 6]);
+        }
+        if self.renamed_clients[place][order] == NONE {
+            let renamed = self.clients.item(client).renamed(&ORDERS[order]);
+            self.renamed_clients[place][order] = self.clients.number(renamed);
+        }
+        self.renamed_clients[place][order]
+    }
+
+    fn renamed_attempts(&mut self, attempts: u32, order: usize) -> u32 {
+        let place = attempts as usize;
+        if self.renamed_attempts.len() <= place {
+            self.renamed_attempts.resize(place + 1, [NONE; 6]);
+        }
+        if self.renamed_attempts[place][order] == NONE {
+            let mut renamed = self.attempts.item(attempts).clone();
+            for attempt in &mut renamed {
+                let bit = |new: usize| (attempt.owners >> ORDERS[order][new] & 1) << new;
+                attempt.owners = (0..OWNERS).map(bit).sum();
+            }
+            self.renamed_attempts[place][order] = self.attempts.number(renamed);
+        }
+        self.renamed_attempts[place][order]
+    }
+}
+
+impl System for Model {
+    type State = World;
+    type Action = Action;
+
+    fn initial(&mut self) -> World {
+        let node = self.nodes.number(Node::new(&self.config));
+        let mut clients = [NONE; CLIENTS];
+        for (client, number) in clients.iter_mut().enumerate().take(self.config.scripts.len()) {
+            *number = self.clients.number(Client::new(client, &self.config));
+        }
+        let history = self.histories.number(History::new(&self.config));
+        World { nodes: [node; OWNERS], clients, attempts: self.attempts.number(Vec::new()), history }
+    }
+
+    fn fingerprint(&mut self, world: &World) -> u128 {
+        let mut least = None;
+        for (order, names) in ORDERS.iter().enumerate() {
+            let nodes = names.map(|owner| world.nodes[owner]);
+            if !nodes.is_sorted() {
+                continue;
+            }
+            let clients = world.clients.map(|client| {
+                if client == NONE { NONE } else { self.renamed_client(client, order) }
+            });
+            let parts = (clients, self.renamed_attempts(world.attempts, order), nodes);
+            least = Some(least.map_or(parts, |least| parts.min(least)));
+        }
+        let (clients, attempts, nodes) = least.expect("one of all orders is sorted");
+        let mut mix = Mix::default();
+        nodes.iter().chain(&clients).chain([&attempts, &world.history]).for_each(|part| mix.write_u32(*part));
+        mix.wide()
+    }
+
+    fn successors(&mut self, world: &World, out: &mut Out) {
+        for client in 0..self.config.scripts.len() {
+            self.client_moves(world, client, out);
+        }
+        for attempt in &self.attempts.item(world.attempts).clone() {
+            for owner in 0..OWNERS {
+                self.deliver(world, attempt, Message::Prepare(attempt.mark), owner, out);
+                if let Some(chain) = attempt.chain {
+                    self.deliver(world, attempt, Message::Accept(attempt.mark, chain), owner, out);
+                    if attempt.told {
+                        self.deliver(world, attempt, Message::Learn(attempt.mark, chain), owner, out);
+                    }
+                }
+            }
+        }
+        if self.histories.item(world.history).restarts < self.config.restarts {
+            let mut history = self.histories.item(world.history).clone();
+            history.restarts += 1;
+            let history = self.histories.number(history);
+            for owner in 0..OWNERS {
+                let mut node = self.nodes.item(world.nodes[owner]).clone();
+                node.restart(&self.config);
+                let mut state = World { history, ..*world };
+                state.nodes[owner] = self.nodes.number(node);
+                if state.nodes[owner] != world.nodes[owner] {
+                    out.push(Successor { action: Action::Restart(owner), state, violation: None });
+                }
+            }
+        }
+    }
+
+    fn describe(&self, before: &World, action: Action, after: &World) -> String {
+        tell::tell(self, before, action, after)
+    }
+}
