@@ -22,11 +22,11 @@ const V1: LayoutVersion = LayoutVersion(1);
 const V2: LayoutVersion = LayoutVersion(2);
 
 async fn open(dir: &Path) -> Store {
-    Store::open(dir, Options { node: ME, capacity: None }).await.unwrap()
+    Store::open(dir, Options { node: ME, capacity: None }).await.expect("a folder that opens")
 }
 
 fn name(key: &str) -> RegisterName {
-    RegisterName::object("default", key).unwrap()
+    RegisterName::object("default", key).expect("a good name")
 }
 
 fn chunk(text: &str) -> (ChunkId, Bytes) {

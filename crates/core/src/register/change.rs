@@ -23,9 +23,14 @@ pub enum Verdict<E> {
     Write(Value),
     /// An earlier attempt took effect. The value found must be settled, then the answer is success.
     Done,
-    /// The precondition does not hold. The value found must be settled, then the answer is this.
+    /// The precondition does not hold. The value found must be settled, then the answer is this. After an
+    /// attempt ([`Change::attempted`]) it must be written back even if a majority holds it already: an
+    /// owner that was not heard may hold that attempt, at a higher ballot than the value found, and the
+    /// next change would build on it.
     Declined(E),
-    /// So many writes came since that it can't be known whether an earlier attempt took effect.
+    /// It can't be known whether an earlier attempt took effect, because so many writes came since; or
+    /// whether it yet will, because the precondition fails on a register found empty, and nothing is
+    /// there to be written back.
     Unknown,
 }
 
@@ -70,6 +75,7 @@ impl Change {
                 self.first_attempt = Some(self.first_attempt.map_or(attempt, |first| first.min(attempt)));
                 Verdict::Write(Value::after(found, self.id, state))
             }
+            Err(_) if found.is_none() && self.attempted() => Verdict::Unknown,
             Err(reason) => Verdict::Declined(reason),
         }
     }
@@ -116,6 +122,14 @@ mod tests {
         assert!(matches!(write(&mut change, others(None, 5).as_ref()), Verdict::Write(_)));
         assert!(matches!(write(&mut change, others(None, 3).as_ref()), Verdict::Write(_)), "attempt 4");
         assert_eq!(write(&mut change, others(None, 20).as_ref()), Verdict::Unknown, "5..=20 are remembered");
+    }
+
+    #[test]
+    fn declining_on_nothing_after_an_attempt_is_unknown() {
+        let mut change = Change::new(WriteId([1; 16]));
+        assert!(matches!(write(&mut change, others(None, 1).as_ref()), Verdict::Write(_)));
+        assert_eq!(change.apply(None, |_| Err(())), Verdict::Unknown);
+        assert_eq!(change.apply(others(None, 2).as_ref(), |_| Err(())), Verdict::Declined(()));
     }
 
     #[test]

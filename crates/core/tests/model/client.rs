@@ -276,10 +276,9 @@ impl Client {
     fn decide(&mut self, mark: Mark, found: Option<Chain>, settled: bool, config: &Config) -> Effect {
         let op = self.op(config).expect("an operation is under way");
         let change = self.change.as_mut().expect("an operation is under way");
-        // A value that an earlier attempt left somewhere could still pass a settled one: only a write at
-        // this ballot shuts it out.
-        let light = config.breaks(Broken::DeclinesLightly);
-        let settled = settled && (light || !change.attempted());
+        // What an earlier attempt left somewhere could still pass a settled value: only a write at this
+        // ballot shuts it out.
+        let shut_out = change.attempted() && !config.breaks(Broken::DeclinesLightly);
         let value = found.and_then(|chain| chain.value(config));
         let verdict = change.apply(value.as_ref(), |found| config.decide(op, found));
         let read = config.op(op).kind == Kind::Read;
@@ -288,7 +287,7 @@ impl Client {
             (Verdict::Write(value), _) => (Chain::of(Some(&value)), Answer::Written, "propose"),
             (Verdict::Done, Some(chain)) if !settled => (chain, Answer::Written, "done, written back"),
             (Verdict::Done, _) => return self.end(Answer::Written).event("done, settled"),
-            (Verdict::Declined(()), Some(chain)) if !settled => {
+            (Verdict::Declined(()), Some(chain)) if !settled || shut_out => {
                 let event = if read { "settle, written back" } else { "declined, written back" };
                 (chain, Answer::Saw(chain), event)
             }

@@ -22,6 +22,9 @@ pub(crate) fn tell(model: &Model, before: &World, action: Action, after: &World)
         Action::TimeOut(client) => {
             format!("client {client} gives its attempt up{}", outcome(model, before, client, after))
         }
+        Action::Conflict(client) => {
+            format!("client {client} hears that a majority refuses{}", outcome(model, before, client, after))
+        }
         Action::Arrive(client, owner, reply) => {
             let outcome = outcome(model, before, client, after);
             format!("client {client} hears owner {owner}: {}{outcome}", answer(reply))

@@ -55,6 +55,8 @@ pub(crate) enum Action {
     StopWaiting(usize),
     /// A client gives an attempt up.
     TimeOut(usize),
+    /// A client hears that a majority refuses.
+    Conflict(usize),
     /// A client hears a reply that was under way.
     Arrive(usize, usize, Reply),
     /// A client reads from an owner.
@@ -212,8 +214,39 @@ impl Model {
             }
             Phase::Preparing(_) | Phase::Accepting(..) if state.may_time_out(&self.config) => {
                 self.step(*world, client, Action::TimeOut(client), out, Client::time_out);
+                self.refuse(world, client, &state, out);
             }
             Phase::Preparing(_) | Phase::Accepting(..) => {}
+        }
+    }
+
+    /// A client hears all refusals at once, if they are enough to end its attempt. Refusals change no owner and
+    /// are for ever, so hearing some of them earlier would lead nowhere else.
+    fn refuse(&mut self, world: &World, client: usize, state: &Client, out: &mut Out) {
+        let Some(op) = state.op(&self.config).filter(|_| !self.config.detached) else { return };
+        let register = self.config.op(op).register;
+        let attempts = self.attempts.item(world.attempts);
+        let message = match state.phase() {
+            Phase::Preparing(mark) => Some(Message::Prepare(*mark)),
+            Phase::Accepting(mark, _) => {
+                let sent = attempts.iter().find(|attempt| attempt.mark == *mark);
+                sent.and_then(|sent| sent.chain).map(|chain| Message::Accept(*mark, chain))
+            }
+            Phase::Idle | Phase::Reading => None,
+        };
+        let Some(message) = message else { return };
+        let mut refusals = Vec::new();
+        for owner in (0..OWNERS).filter(|owner| state.awaits(*owner)) {
+            let (_, reply, _) = self.handle(world.nodes[owner], register, message, false);
+            if matches!(reply, Reply::Refused(_)) {
+                refusals.push((owner, reply));
+            }
+        }
+        if refusals.len() * 2 > OWNERS {
+            self.step(*world, client, Action::Conflict(client), out, |client, config| {
+                let hear = |(owner, reply)| client.hear(owner, reply, config);
+                refusals.into_iter().map(hear).find(|effect| *effect != Effect::default()).unwrap_or_default()
+            });
         }
     }
 
@@ -265,7 +298,8 @@ impl Model {
             (Phase::Accepting(mark, _), Message::Accept(sent, _)) => *mark == sent,
             _ => false,
         };
-        if wanted && waiting.awaits(owner) {
+        let heard_together = matches!(reply, Reply::Refused(_)) && !self.config.detached;
+        if wanted && waiting.awaits(owner) && !heard_together {
             let action = Action::Exchange(message, owner, reply, Fate::Heard);
             self.reply(next, client, owner, reply, action, out);
         }

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use pando_core::id::NodeId;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::{JoinError, JoinSet},
+    sync::{Notify, Semaphore, mpsc},
+    task::JoinSet,
 };
 
 use super::{Outgoing, PING, Progress, READ_AHEAD, Reader, Watch, write_loop};
@@ -17,6 +17,7 @@ use crate::{
     conn::Conn,
     context::Context,
     error::Error,
+    limits::Limits,
     service::Service,
     stats::{Counters, add},
     sys::{MissedTickBehavior, interval, timeout},
@@ -30,13 +31,8 @@ pub(crate) async fn serve<S: Service>(context: &Context, service: &Arc<S>, mut c
     let (reading, writing) = tokio::io::split(tls);
     let (progress, counters, limits) = (Progress::default(), live.counters(), &context.limits);
     let (queue, mut queued) = mpsc::channel(limits.queue);
-    let mut requests = Requests {
-        peer,
-        service: Arc::clone(service),
-        places: Arc::new(Semaphore::new(limits.calls)),
-        running: JoinSet::new(),
-        queue,
-    };
+    let mut requests = Requests::new(peer, service, limits, queue);
+    let shared = Arc::clone(&requests.shared);
     let mut reader = Reader::new(reading, limits.frame, &progress);
     let mut write = Box::pin(write_loop(writing, &mut queued, limits.frame, &progress, counters));
     let ended = tokio::select! {
@@ -44,6 +40,7 @@ pub(crate) async fn serve<S: Service>(context: &Context, service: &Arc<S>, mut c
         read = read_requests(&mut reader, counters, &mut requests) => read.map(|()| false),
         written = &mut write => written.map(|()| false),
         why = watch(context, &progress) => Err(why),
+        why = panicked(&shared) => Err(why),
         () = context.stopping() => Ok(true),
     };
     let Requests { mut running, queue, .. } = requests;
@@ -66,11 +63,29 @@ pub(crate) async fn serve<S: Service>(context: &Context, service: &Arc<S>, mut c
 
 /// What runs for one lane.
 struct Requests<S> {
-    peer: NodeId,
-    service: Arc<S>,
-    places: Arc<Semaphore>,
+    shared: Arc<Shared<S>>,
     running: JoinSet<()>,
     queue: mpsc::Sender<Outgoing>,
+}
+
+/// What each of them needs.
+struct Shared<S> {
+    peer: NodeId,
+    service: Arc<S>,
+    places: Semaphore,
+    panicked: Notify,
+}
+
+/// A request's place among those in flight.
+struct Place<S>(Arc<Shared<S>>);
+
+impl<S> Drop for Place<S> {
+    fn drop(&mut self) {
+        self.0.places.add_permits(1);
+        if std::thread::panicking() {
+            self.0.panicked.notify_one();
+        }
+    }
 }
 
 /// Begins what is asked, until the connection ends.
@@ -87,10 +102,14 @@ async fn read_requests<S: Service>(
 }
 
 impl<S: Service> Requests<S> {
+    fn new(peer: NodeId, service: &Arc<S>, limits: &Limits, queue: mpsc::Sender<Outgoing>) -> Self {
+        let (service, places) = (Arc::clone(service), Semaphore::new(limits.calls));
+        let shared = Arc::new(Shared { peer, service, places, panicked: Notify::new() });
+        Self { shared, running: JoinSet::new(), queue }
+    }
+
     async fn begin(&mut self, id: u64, request: Bytes) -> Result<(), Error> {
-        while let Some(ended) = self.running.try_join_next() {
-            survived(ended)?;
-        }
+        while self.running.try_join_next().is_some() {}
         if id == PING {
             if !request.is_empty() {
                 return Err(Error::malformed("a ping with a payload"));
@@ -100,29 +119,28 @@ impl<S: Service> Requests<S> {
             return Ok(());
         }
         let place = self.place().await?;
-        let (service, peer, queue) = (Arc::clone(&self.service), self.peer, self.queue.clone());
+        let queue = self.queue.clone();
         self.running.spawn(async move {
-            let payload = service.call(peer, request).await;
+            let payload = place.0.service.call(place.0.peer, request).await;
             // If the lane is gone, so is who asked.
             let _ = queue.send(Outgoing { tag: id, payload }).await;
-            drop(place);
         });
         Ok(())
     }
 
     /// Waits for a place among the requests in flight; meanwhile nothing is read.
-    async fn place(&mut self) -> Result<OwnedSemaphorePermit, Error> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        place.map_err(|_| Error::closed("the lane ended"))
+    async fn place(&self) -> Result<Place<S>, Error> {
+        let permit = self.shared.places.acquire().await;
+        permit.map_err(|_| Error::closed("the lane ended"))?.forget();
+        Ok(Place(Arc::clone(&self.shared)))
     }
 }
 
-/// A request that panicked has no reply; its caller learns that from the end of the lane.
-fn survived(ended: Result<(), JoinError>) -> Result<(), Error> {
-    ended.map_err(|error| {
-        tracing::error!(%error, "a request was not served to its end");
-        Error::closed("a request failed inside the service")
-    })
+/// A request that panicked has no reply: its caller learns that from the end of the lane.
+async fn panicked<S>(shared: &Shared<S>) -> Error {
+    shared.panicked.notified().await;
+    tracing::error!(peer = %shared.peer.short(), "the service panicked in a request");
+    Error::closed("the service panicked in a request")
 }
 
 /// Says when the peer neither reads nor speaks any more.
