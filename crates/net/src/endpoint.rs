@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -212,9 +213,12 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Sweeping more often than this would be work for nothing, whatever the limits say.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
+
 /// Closes connections that nobody has used for a while.
 async fn sweep(context: Arc<Context>, peers: Arc<Peers>) {
-    let mut ticks = interval(context.limits.idle / 2);
+    let mut ticks = interval((context.limits.idle / 2).max(SHORTEST_SWEEP));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -1,5 +1,7 @@
 //! Where a get goes: stdout, or a file that appears under its name only when it is whole and synced.
 
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::{
     fs::{self, File, Permissions},
     io::{self, IsTerminal as _, Write as _},
@@ -14,6 +16,10 @@ use crate::{
     exit::Failure,
     output::{StdoutClosed, stdout_failed},
 };
+
+/// Bytes that a pipe to the next process may hold: what an unprivileged process may ask for.
+#[cfg(target_os = "linux")]
+const PIPE: usize = 1 << 20;
 
 /// An open destination.
 pub(super) enum Destination {
@@ -64,6 +70,23 @@ impl Destination {
     /// Whether content goes to stdout.
     pub(super) fn is_stdout(&self) -> bool {
         matches!(self, Self::Stdout(_))
+    }
+
+    /// The pipe that stdout is, if it is one and waits for its reader: content can go there uncopied.
+    #[cfg(target_os = "linux")]
+    pub(super) fn as_pipe(&self) -> Option<BorrowedFd<'_>> {
+        use rustix::{fs, pipe};
+
+        let Self::Stdout(stdout) = self else { return None };
+        let pipe = stdout.as_fd();
+        let is_pipe = fs::FileType::from_raw_mode(fs::fstat(pipe).ok()?.st_mode) == fs::FileType::Fifo;
+        let waits = !fs::fcntl_getfl(pipe).ok()?.contains(fs::OFlags::NONBLOCK);
+        if !is_pipe || !waits {
+            return None;
+        }
+        // Fewer switches between us and the reader; the system may refuse, and then it is slower.
+        let _ = pipe::fcntl_setpipe_size(pipe, PIPE);
+        Some(pipe)
     }
 
     /// Whether something is left behind if the process ends now.

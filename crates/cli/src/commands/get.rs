@@ -28,23 +28,7 @@ pub(crate) async fn run(get: args::Get, data: &Path, out: &mut Output) -> anyhow
     }
     let length = range.end - range.start;
     let mut transfer = Transfer::show(&place.key, Some(length));
-    let is_temporary = destination.is_temporary();
-    let content = client.content(length, |piece| {
-        destination.write(piece)?;
-        transfer.advance(piece.len());
-        Ok(())
-    });
-    // Writing to a file never waits for long, so a signal gets its turn and the temporary file goes. To
-    // stdout it may; there is nothing to clean up then, and signals do what they always do.
-    if is_temporary {
-        let mut signals = Signals::new()?;
-        tokio::select! {
-            done = content => done.with_context(what)?,
-            _ = signals.next() => return Err(Failure::new(Kind::Failed, "interrupted").into()),
-        }
-    } else {
-        content.await.with_context(what)?;
-    }
+    receive(&mut client, length, &mut destination, &mut transfer).await.with_context(what)?;
     let elapsed = transfer.elapsed();
     drop(transfer);
     let Some(path) = destination.finish()? else { return Ok(()) };
@@ -58,4 +42,32 @@ pub(crate) async fn run(get: args::Get, data: &Path, out: &mut Output) -> anyhow
     let (size, rate) = (units::size(length), units::rate(length, elapsed));
     output::note(format_args!("{}: {size} in {} ({rate})", path.display(), units::took(elapsed)));
     Ok(())
+}
+
+async fn receive(
+    client: &mut Client,
+    length: u64,
+    destination: &mut Destination,
+    transfer: &mut Transfer,
+) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Some(pipe) = destination.as_pipe() {
+        return client.content_to_pipe(length, pipe, |moved| transfer.advance(moved)).await;
+    }
+    let is_temporary = destination.is_temporary();
+    let content = client.content(length, |piece| {
+        destination.write(piece)?;
+        transfer.advance(piece.len());
+        Ok(())
+    });
+    // Writing to a file never waits for long, so a signal gets its turn and the temporary file goes. To
+    // stdout it may; there is nothing to clean up then, and signals do what they always do.
+    if !is_temporary {
+        return content.await;
+    }
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        done = content => done,
+        _ = signals.next() => Err(Failure::new(Kind::Failed, "interrupted").into()),
+    }
 }

@@ -2,9 +2,13 @@
 
 use std::{
     io::{self, Read},
+    ops::Range,
     path::Path,
     time::Duration,
 };
+
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -20,6 +24,8 @@ use super::{
     path::{ShortPath, socket_path},
 };
 use crate::exit::{Failure, Kind};
+#[cfg(target_os = "linux")]
+use crate::output::stdout_failed;
 
 /// How long a reply or the next piece of content may take. The node's own deadlines are shorter, so that
 /// this ends only what a stopped or stuck node would let hang.
@@ -195,7 +201,7 @@ impl Client {
     }
 
     /// Asks for an object's content: what it is and which bytes will come.
-    pub(crate) async fn get(&mut self, request: &Request) -> anyhow::Result<(Object, std::ops::Range<u64>)> {
+    pub(crate) async fn get(&mut self, request: &Request) -> anyhow::Result<(Object, Range<u64>)> {
         match self.ask(request).await? {
             Reply::Content { object, start, end } if start <= end => Ok((object, start..end)),
             other => Err(confused(other)),
@@ -211,38 +217,72 @@ impl Client {
         let mut got: u64 = 0;
         let mut buffer = vec![0; RECEIVE];
         let mut filled = 0..0;
-        let mut left = 0;
         loop {
-            while left == 0 {
-                let header = self.header(&mut buffer, &mut filled).await?;
-                match header {
-                    END if got == length => return Ok(()),
-                    END => bail!(Failure::new(
-                        Kind::Damaged,
-                        format!("the content ended after {got} of {length} bytes")
-                    )),
-                    FAILED => return Err(self.failure(&buffer[filled]).await),
-                    size if size as usize <= MAX_FRAME => left = size as usize,
-                    STILL_HERE => {}
-                    other => bail!("the node sent a malformed frame ({other:#x})"),
+            let header = self.header(&mut buffer, &mut filled).await?;
+            let mut left = match Next::of(header, got, length)? {
+                Next::Data(size) => size,
+                Next::End => return Ok(()),
+                Next::Failure => return Err(self.failure(&buffer[filled]).await),
+            };
+            got += left as u64;
+            while left > 0 {
+                if filled.is_empty() {
+                    filled = 0..self.fill(&mut buffer).await?;
                 }
+                let piece = left.min(filled.len());
+                sink(&buffer[filled.start..filled.start + piece])?;
+                filled.start += piece;
+                left -= piece;
             }
-            if filled.is_empty() {
-                filled = 0..self.fill(&mut buffer).await?;
-            }
-            let piece = left.min(filled.len());
-            sink(&buffer[filled.start..filled.start + piece])?;
-            filled.start += piece;
-            left -= piece;
-            got += piece as u64;
         }
     }
 
-    async fn header(
+    /// As [`Client::content`], into a pipe and without a copy: the system moves the pages.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn content_to_pipe(
         &mut self,
-        buffer: &mut [u8],
-        filled: &mut std::ops::Range<usize>,
-    ) -> anyhow::Result<u32> {
+        length: u64,
+        pipe: BorrowedFd<'_>,
+        mut moved: impl FnMut(usize),
+    ) -> anyhow::Result<()> {
+        let mut got: u64 = 0;
+        loop {
+            let (mut header, mut filled) = ([0; 4], 0..0);
+            let header = self.header(&mut header, &mut filled).await?;
+            let mut left = match Next::of(header, got, length)? {
+                Next::Data(size) => size,
+                Next::End => return Ok(()),
+                Next::Failure => return Err(self.failure(&[]).await),
+            };
+            got += left as u64;
+            while left > 0 {
+                let count = self.splice(pipe, left).await?;
+                left -= count;
+                moved(count);
+            }
+        }
+    }
+
+    /// Moves at least one byte from the socket to the pipe. May wait for the pipe's reader.
+    #[cfg(target_os = "linux")]
+    async fn splice(&self, pipe: BorrowedFd<'_>, most: usize) -> anyhow::Result<usize> {
+        use rustix::{io::Errno, pipe::SpliceFlags};
+
+        let mut to_pipe = || {
+            let moved = rustix::pipe::splice(&self.stream, None, pipe, None, most, SpliceFlags::MOVE);
+            moved.map_err(io::Error::from)
+        };
+        let splicing = self.stream.async_io(tokio::io::Interest::READABLE, &mut to_pipe);
+        match timeout(PATIENCE, splicing).await.map_err(slow)? {
+            Ok(0) => Err(gone_in_transfer().into()),
+            Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => {
+                Err(stdout_failed(error))
+            }
+            other => other.context("can't pass the content on"),
+        }
+    }
+
+    async fn header(&mut self, buffer: &mut [u8], filled: &mut Range<usize>) -> anyhow::Result<u32> {
         while filled.len() < 4 {
             buffer.copy_within(filled.clone(), 0);
             *filled = 0..filled.len();
@@ -256,7 +296,7 @@ impl Client {
     /// Reads at least one byte.
     async fn fill(&mut self, buffer: &mut [u8]) -> anyhow::Result<usize> {
         match timeout(PATIENCE, self.stream.read(buffer)).await.map_err(slow)? {
-            Ok(0) => Err(Failure::new(Kind::Failed, "the node went away in mid-transfer").into()),
+            Ok(0) => Err(gone_in_transfer().into()),
             Ok(count) => Ok(count),
             Err(error) => Err(error).context("the node went away in mid-transfer"),
         }
@@ -270,6 +310,33 @@ impl Client {
             _ => Failure::new(Kind::Failed, "the node failed in mid-transfer and did not say why").into(),
         }
     }
+}
+
+/// What a data frame's header announces.
+enum Next {
+    Data(usize),
+    End,
+    Failure,
+}
+
+impl Next {
+    /// Reads a header, when so many of the bytes that are to come were there before it.
+    fn of(header: u32, got: u64, length: u64) -> anyhow::Result<Self> {
+        let wrong = |what: &str| Failure::new(Kind::Damaged, format!("{what} after {got} of {length} bytes"));
+        match header {
+            END if got == length => Ok(Next::End),
+            END => Err(wrong("the content ended").into()),
+            FAILED => Ok(Next::Failure),
+            STILL_HERE => Ok(Next::Data(0)),
+            size if size as usize > MAX_FRAME => bail!("the node sent a malformed frame ({size:#x})"),
+            size if u64::from(size) > length - got => Err(wrong("more content than announced came").into()),
+            size => Ok(Next::Data(size as usize)),
+        }
+    }
+}
+
+fn gone_in_transfer() -> Failure {
+    Failure::new(Kind::Failed, "the node went away in mid-transfer")
 }
 
 fn is_disconnect(error: &io::Error) -> bool {

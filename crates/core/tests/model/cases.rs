@@ -23,6 +23,7 @@ pub(crate) fn config(name: &'static str, scripts: &[&[Op]]) -> Config {
         name,
         scripts: scripts.iter().map(|script| script.to_vec()).collect(),
         clocks: vec![0; scripts.len()],
+        written: false,
         tries: 1,
         counters: 5,
         restarts: 0,
@@ -37,7 +38,8 @@ pub(crate) fn config(name: &'static str, scripts: &[&[Op]]) -> Config {
 
 /// Two writers and a conditional one.
 pub(crate) fn writes() -> Config {
-    Config { counters: 3, ..config("writes and conflicts", &[&[PUT], &[op(Kind::PutIf(1))], &[ABSENT]]) }
+    let scripts: &[&[Op]] = &[&[PUT, DELETE], &[op(Kind::PutIf(1))], &[ABSENT]];
+    Config { counters: 4, ..config("writes and conflicts", scripts) }
 }
 
 /// Reads beside writes.
@@ -47,61 +49,77 @@ pub(crate) fn reads() -> Config {
 
 /// Chosen values are told.
 pub(crate) fn learning() -> Config {
-    Config { learn: true, counters: 3, ..config("learning", &[&[PUT, PUT], &[READ, ABSENT]]) }
+    let scripts: &[&[Op]] = &[&[PUT, PUT], &[READ, ABSENT]];
+    Config { learn: true, restarts: 1, counters: 4, ..config("learning", scripts) }
 }
 
 /// Owners die.
 pub(crate) fn restarts() -> Config {
-    Config { restarts: 2, counters: 5, tries: 2, ..config("restarts", &[&[PUT], &[ABSENT]]) }
+    Config { restarts: 2, counters: 4, tries: 2, ..config("restarts", &[&[PUT], &[ABSENT]]) }
 }
 
 /// The table of promises overflows.
 pub(crate) fn eviction() -> Config {
-    Config { capacity: 1, clocks: vec![1, 2, 0], ..config("eviction", &[&[PUT], &[PUT], &[ASIDE]]) }
+    let scripts: &[&[Op]] = &[&[PUT], &[ABSENT, READ], &[ASIDE]];
+    Config { capacity: 1, clocks: vec![1, 2, 0], ..config("eviction", scripts) }
 }
 
 /// Attempts fail and are repeated.
 pub(crate) fn retries() -> Config {
-    Config { tries: 3, counters: 4, ..config("retries", &[&[PUT], &[op(Kind::PutIf(1))]]) }
+    Config { tries: 3, counters: 3, ..config("retries", &[&[PUT], &[op(Kind::PutIf(1))]]) }
+}
+
+/// An attempt that nobody was seen to accept, on top of a value that was not chosen, and a retry that declines.
+pub(crate) fn declines() -> Config {
+    let scripts: &[&[Op]] = &[&[PUT, PUT], &[op(Kind::PutIf(2))]];
+    Config {
+        written: true,
+        tries: 2,
+        counters: 4,
+        clocks: vec![0, 1],
+        ..config("declining retries", scripts)
+    }
 }
 
 /// Durable writes fail.
 pub(crate) fn failures() -> Config {
-    Config { failures: 1, counters: 3, ..config("failed writes", &[&[PUT], &[PUT]]) }
+    let scripts: &[&[Op]] = &[&[PUT], &[PUT], &[READ]];
+    Config { failures: 1, restarts: 1, counters: 3, ..config("failed writes", scripts) }
 }
 
-/// Replies travel by themselves.
-pub(crate) fn detached() -> Config {
-    Config { detached: true, counters: 2, learn: true, ..config("detached replies", &[&[PUT], &[ABSENT]]) }
+/// Replies to writers travel by themselves.
+///
+/// Elsewhere a reply arrives at once or never, which is meant to leave nothing out.
+pub(crate) fn detached_writes() -> Config {
+    let scripts: &[&[Op]] = &[&[PUT], &[ABSENT]];
+    Config { detached: true, counters: 2, restarts: 1, learn: true, ..config("detached writes", scripts) }
 }
 
-/// An attempt that nobody was seen to accept, and a retry that declines.
-pub(crate) fn declines() -> Config {
-    Config { tries: 3, counters: 3, ..config("declining retries", &[&[PUT], &[op(Kind::PutIf(1))]]) }
+/// Replies to a reader travel by themselves.
+pub(crate) fn detached_reads() -> Config {
+    let scripts: &[&[Op]] = &[&[PUT], &[READ]];
+    Config { detached: true, counters: 3, learn: true, ..config("detached reads", scripts) }
 }
 
 /// Where breaking this rule shows.
 pub(crate) fn broken(rule: Broken) -> Config {
+    let two = |name| config(name, &[&[PUT], &[PUT]]);
     let case = match rule {
-        Broken::RestartForgets => Config { restarts: 1, ..config("restart forgets", &[&[PUT], &[PUT]]) },
-        Broken::AcceptsBelow => config("accepts below", &[&[PUT], &[PUT], &[READ]]),
-        Broken::LearnsUnchosen => {
-            Config { learn: true, ..config("learns unchosen", &[&[PUT], &[PUT], &[READ]]) }
-        }
+        Broken::RestartForgets => Config { restarts: 1, ..two("restart forgets") },
+        Broken::AcceptsBelow => two("accepts below"),
+        Broken::LearnsUnchosen => Config { learn: true, ..two("learns unchosen") },
         Broken::ReadTrustsOne => config("read trusts one", &[&[PUT], &[READ]]),
         Broken::EvictsSilently => {
-            Config { capacity: 1, clocks: vec![0, 0, 4], ..config("evicts silently", &[&[PUT], &[PUT], &[ASIDE]]) }
+            let scripts: &[&[Op]] = &[&[PUT], &[PUT], &[ASIDE]];
+            Config { capacity: 1, clocks: vec![0, 0, 4], ..config("evicts silently", scripts) }
         }
         Broken::FreshWriteId => Config { tries: 2, ..config("fresh write id", &[&[PUT]]) },
-        Broken::MajorityOfOne => config("majority of one", &[&[PUT], &[PUT]]),
-        Broken::LateCeiling => Config { restarts: 1, ..config("late ceiling", &[&[PUT], &[PUT]]) },
-        Broken::ReadTakesHighest => config("read takes highest", &[&[PUT], &[READ, READ]]),
-        Broken::DeclinesLightly => {
-            Config { broken: Some(rule), ..declines() }
-        }
-        Broken::FailedWriteGoesOn => {
-            Config { failures: 1, ..config("failed write goes on", &[&[PUT], &[PUT]]) }
-        }
+        Broken::MajorityOfOne => two("majority of one"),
+        Broken::LateCeiling => Config { restarts: 1, ..two("late ceiling") },
+        Broken::ReadTakesHighest => config("read takes highest", &[&[PUT], &[READ]]),
+        Broken::DeclinesLightly => Config { name: "declines lightly", ..declines() },
+        Broken::DeclinesOnNothing => Config { name: "declines on nothing", ..retries() },
+        Broken::FailedWriteGoesOn => Config { failures: 1, ..two("failed write goes on") },
     };
     Config { broken: Some(rule), ..case }
 }

@@ -29,6 +29,16 @@ pub(crate) enum Phase {
     Accepting(Mark, Answer),
 }
 
+impl Phase {
+    /// The ballot of the attempt under way.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        match self {
+            Phase::Preparing(mark) | Phase::Accepting(mark, _) => Some(*mark),
+            Phase::Idle | Phase::Reading => None,
+        }
+    }
+}
+
 /// How an operation ends for its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
@@ -168,7 +178,8 @@ impl Client {
                 match step {
                     ProposerStep::Decide { found, settled } => {
                         self.above = self.heard_refusals();
-                        let found = found.map(|found| (Mark::of(found.ballot), Chain::of(Some(&found.value))));
+                        let found =
+                            found.map(|found| (Mark::of(found.ballot), Chain::of(Some(&found.value))));
                         self.decide(mark, found.map(|(_, chain)| chain), settled, config)
                     }
                     step => self.ended(step, config),
@@ -283,6 +294,9 @@ impl Client {
         let verdict = change.apply(value.as_ref(), |found| config.decide(op, found));
         let read = config.op(op).kind == Kind::Read;
         let (chain, answer, event) = match (verdict, found) {
+            (Verdict::Unknown, None) if config.breaks(Broken::DeclinesOnNothing) => {
+                return self.end(Answer::Saw(Chain::default()));
+            }
             (Verdict::Unknown, _) => return self.end(Answer::Unknown).event("unknown by verdict"),
             (Verdict::Write(value), _) => (Chain::of(Some(&value)), Answer::Written, "propose"),
             (Verdict::Done, Some(chain)) if !settled => (chain, Answer::Written, "done, written back"),

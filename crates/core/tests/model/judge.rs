@@ -10,7 +10,7 @@ use crate::{
     rules::{Chain, Config, Held, Mark, REGISTERS, op_of},
 };
 
-/// One ballot: what its proposer sent, and who accepted it at some time.
+/// One ballot: what its proposer sent, and who held it at some time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Attempt {
     /// The ballot.
@@ -19,7 +19,7 @@ pub(crate) struct Attempt {
     pub(crate) op: u8,
     /// The value, once accepts are sent.
     pub(crate) chain: Option<Chain>,
-    /// A bit for each owner that ever accepted it; all bits once it is chosen.
+    /// A bit for each owner that ever accepted it, or learned it; all bits once it is chosen.
     pub(crate) owners: u8,
     /// Whether owners are told that it is chosen.
     pub(crate) told: bool,
@@ -158,11 +158,17 @@ impl History {
                 return Err(format!("operation {op} took effect twice in {}", name(chain)));
             }
             if config.decide(op, before.value(config).as_ref()).is_err() {
-                return Err(format!("operation {op} took effect where its precondition fails: {}", name(chain)));
+                return Err(format!(
+                    "operation {op} took effect where its precondition fails: {}",
+                    name(chain)
+                ));
             }
             match self.ops[usize::from(op) - 1] {
                 Status::Void => {
-                    return Err(format!("operation {op} was told that it failed, and {} is chosen", name(chain)));
+                    return Err(format!(
+                        "operation {op} was told that it failed, and {} is chosen",
+                        name(chain)
+                    ));
                 }
                 Status::Running(floor) | Status::Open(floor) if !floor.leads_to(before) => {
                     return Err(format!("operation {op} began after {} and is put before it", name(floor)));

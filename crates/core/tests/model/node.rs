@@ -4,7 +4,7 @@
 //! the reply. A message that is handled and whose reply is lost is also the crash between the two.
 
 use pando_core::register::{
-    Acceptor,
+    Acceptor, Ballot,
     acceptor::{AcceptOutcome, Prepared},
 };
 
@@ -69,6 +69,11 @@ impl Node {
         self.acceptor.floor()
     }
 
+    /// The acceptor's promise in memory.
+    pub(crate) fn promise(&self, register: u8) -> Option<Ballot> {
+        self.acceptor.promise(&register)
+    }
+
     /// What is accepted.
     pub(crate) fn held(&self, register: u8) -> Held {
         self.held[usize::from(register)]
@@ -80,7 +85,7 @@ impl Node {
         Reply::Value(held, self.acceptor.height(&register, held.map(|(mark, _)| mark.ballot())))
     }
 
-    /// Handles a message; says also whether an accept was written. If the disk `fails`, the durable effect
+    /// Handles a message; says also whether a value was written. If the disk `fails`, the durable effect
     /// is missing, there is no reply, and the acceptor starts anew at its ceiling.
     pub(crate) fn handle(
         &mut self,
@@ -103,7 +108,7 @@ impl Node {
             }
             return (Reply::Silent, false);
         }
-        (reply, matches!(message, Message::Accept(..)) && self.held != before.1)
+        (reply, self.held != before.1)
     }
 
     fn prepare(&mut self, register: u8, mark: Mark, config: &Config) -> Reply {

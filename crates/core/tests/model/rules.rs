@@ -13,6 +13,8 @@ use pando_core::{
 pub(crate) const OWNERS: usize = 3;
 /// How many registers there are: the second one is there to press promises out of the table.
 pub(crate) const REGISTERS: usize = 2;
+/// Most operations: an id of the model has four bits, one of them for retries under a fresh id.
+pub(crate) const OPS: usize = 7;
 
 /// A ballot: counter times 8 plus session, in the order of ballots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +160,8 @@ pub(crate) enum Broken {
     ReadTakesHighest,
     /// A retry that declines trusts a settled value without writing it back.
     DeclinesLightly,
+    /// A retry that declines on nothing says so.
+    DeclinesOnNothing,
     /// After a failed write the acceptor goes on with what it had in memory.
     FailedWriteGoesOn,
 }
@@ -171,6 +175,8 @@ pub(crate) struct Config {
     pub(crate) scripts: Vec<Vec<Op>>,
     /// The counter after which each client starts.
     pub(crate) clocks: Vec<u64>,
+    /// Whether it starts after client 0's first operation, which two of the owners took part in.
+    pub(crate) written: bool,
     /// Attempts per operation.
     pub(crate) tries: u8,
     /// The highest counter.

@@ -15,14 +15,14 @@ use crate::{
     explore::{Interner, Mix, Successor, System},
     judge::{Attempt, History},
     node::{Message, Node, Reply},
-    rules::{Broken, Config, OWNERS},
+    rules::{Broken, Config, OPS, OWNERS},
     tell,
 };
 
 /// All ways to name the owners.
 const ORDERS: [[usize; OWNERS]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 /// Most clients.
-const CLIENTS: usize = 3;
+pub(crate) const CLIENTS: usize = 3;
 /// Not computed yet.
 const NONE: u32 = u32::MAX;
 
@@ -68,7 +68,7 @@ pub(crate) enum Action {
 }
 
 type Out = Vec<Successor<Action, World>>;
-/// What a message does to an owner: who it is then, its reply, and whether an accept was written.
+/// What a message does to an owner: who it is then, its reply, and whether a value was written.
 type Handled = (u32, Reply, bool);
 
 /// A configuration, being explored.
@@ -89,7 +89,7 @@ pub(crate) struct Model {
 impl Model {
     /// The model of a configuration.
     pub(crate) fn new(config: Config) -> Self {
-        assert!(config.scripts.len() <= CLIENTS && config.ops().count() < 8, "ids of the model are small");
+        assert!(config.scripts.len() <= CLIENTS && config.ops().count() <= OPS, "ids of the model are small");
         Self {
             config,
             nodes: Interner::new(),
@@ -128,8 +128,12 @@ impl Model {
         if !fails && after.floor() > floor {
             *self.events.entry("evicted").or_default() += 1;
         }
-        if matches!(message, Message::Learn(..)) && &after != self.nodes.item(node) {
+        if let Message::Learn(mark, _) = message
+            && &after != self.nodes.item(node)
+        {
             *self.events.entry("learned").or_default() += 1;
+            let past = after.promise(register).is_some_and(|promise| promise > mark.ballot());
+            *self.events.entry("learned past a promise").or_default() += u64::from(past);
         }
         let handled = (self.nodes.number(after), reply, wrote);
         self.handled.insert((node, register, message, fails), handled);
@@ -293,11 +297,12 @@ impl Model {
         }
         let client = attempt.mark.client();
         let waiting = self.clients.item(world.clients[client]);
-        let wanted = match (waiting.phase(), message) {
-            (Phase::Preparing(mark), Message::Prepare(sent)) => *mark == sent,
-            (Phase::Accepting(mark, _), Message::Accept(sent, _)) => *mark == sent,
-            _ => false,
-        };
+        let wanted = waiting.phase().mark() == Some(attempt.mark)
+            && match message {
+                Message::Prepare(_) => matches!(waiting.phase(), Phase::Preparing(_)),
+                Message::Accept(..) => matches!(waiting.phase(), Phase::Accepting(..)),
+                Message::Learn(..) => false,
+            };
         let heard_together = matches!(reply, Reply::Refused(_)) && !self.config.detached;
         if wanted && waiting.awaits(owner) && !heard_together {
             let action = Action::Exchange(message, owner, reply, Fate::Heard);
@@ -312,6 +317,44 @@ impl Model {
             let action = Action::Exchange(message, owner, Reply::Silent, Fate::DiskFails);
             out.push(Successor { action, state, violation: None });
         }
+    }
+
+    /// The attempts that still matter: those chosen, those that a client waits for, and those of which a message
+    /// could still change an owner. What changes none now never will, unless a rule is broken.
+    fn living_attempts(&mut self, world: &World) -> u32 {
+        if self.config.broken.is_some() {
+            return world.attempts;
+        }
+        let mut attempts = self.attempts.item(world.attempts).clone();
+        let before = attempts.len();
+        attempts.retain(|attempt| {
+            let client = self.clients.item(world.clients[attempt.mark.client()]);
+            attempt.is_chosen() || client.phase().mark() == Some(attempt.mark) || {
+                let register = self.config.op(attempt.op).register;
+                let accept = attempt.chain.map(|chain| Message::Accept(attempt.mark, chain));
+                let messages = [Some(Message::Prepare(attempt.mark)), accept];
+                messages.into_iter().flatten().any(|message| {
+                    world.nodes.iter().any(|node| self.handle(*node, register, message, false).0 != *node)
+                })
+            }
+        });
+        if attempts.len() == before { world.attempts } else { self.attempts.number(attempts) }
+    }
+
+    /// The state after client 0 alone did its first operation with owners 0 and 1.
+    fn first_written(&mut self, mut world: World) -> World {
+        let mut out = Vec::new();
+        while self.client(&world, 0).op(&self.config) == Some(1) {
+            out.clear();
+            self.successors(&world, &mut out);
+            let next = out.iter().find(|next| match next.action {
+                Action::Begin(client) => client == 0,
+                Action::Exchange(.., fate) => fate == Fate::Heard,
+                _ => false,
+            });
+            world = next.expect("nothing stands in its way").state;
+        }
+        world
     }
 
     fn renamed_client(&mut self, client: u32, order: usize) -> u32 {
@@ -354,20 +397,23 @@ impl System for Model {
             *number = self.clients.number(Client::new(client, &self.config));
         }
         let history = self.histories.number(History::new(&self.config));
-        World { nodes: [node; OWNERS], clients, attempts: self.attempts.number(Vec::new()), history }
+        let attempts = self.attempts.number(Vec::new());
+        let world = World { nodes: [node; OWNERS], clients, attempts, history };
+        if self.config.written { self.first_written(world) } else { world }
     }
 
     fn fingerprint(&mut self, world: &World) -> u128 {
+        let attempts = self.living_attempts(world);
         let mut least = None;
         for (order, names) in ORDERS.iter().enumerate() {
             let nodes = names.map(|owner| world.nodes[owner]);
             if !nodes.is_sorted() {
                 continue;
             }
-            let clients = world.clients.map(|client| {
-                if client == NONE { NONE } else { self.renamed_client(client, order) }
-            });
-            let parts = (clients, self.renamed_attempts(world.attempts, order), nodes);
+            let clients = world
+                .clients
+                .map(|client| if client == NONE { NONE } else { self.renamed_client(client, order) });
+            let parts = (clients, self.renamed_attempts(attempts, order), nodes);
             least = Some(least.map_or(parts, |least| parts.min(least)));
         }
         let (clients, attempts, nodes) = least.expect("one of all orders is sorted");

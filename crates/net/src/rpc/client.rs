@@ -15,7 +15,7 @@ use bytes::Bytes;
 use pando_core::id::NodeId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Outgoing, PING, Progress, READ_AHEAD, Reader, Watch, write_loop};
+use super::{Outgoing, PING, Progress, READ_AHEAD, Reader, TICK, Watch, write_loop};
 use crate::{
     conn::Conn,
     context::Context,
@@ -145,6 +145,15 @@ impl Lane {
     }
 }
 
+/// Ends the lane with its task, however that ends.
+struct Ending<'a>(&'a Lane);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end(&Error::closed("the lane's task ended"));
+    }
+}
+
 /// A call's place in the table, given up with it.
 struct Waiting<'a> {
     lane: &'a Lane,
@@ -158,6 +167,7 @@ impl Drop for Waiting<'_> {
 }
 
 async fn run(context: &Context, lane: &Lane, mut conn: Conn, mut queued: mpsc::Receiver<Outgoing>) {
+    let _ending = Ending(lane);
     let (peer, remote) = (conn.peer, conn.remote);
     conn.read_ahead(READ_AHEAD);
     let (tls, live) = conn.into_parts();
@@ -199,10 +209,10 @@ fn log(peer: NodeId, remote: &std::net::SocketAddr, why: &Error) {
 /// Pings a silent peer while calls wait, and says when the lane is dead or not needed any more.
 async fn watch(context: &Context, lane: &Lane, progress: &Progress) -> Error {
     let limits = &context.limits;
-    let mut ticks = interval(limits.ping);
+    let mut ticks = interval(limits.ping.max(TICK));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
-    let mut watch = Watch::new(limits.ping);
+    let mut watch = Watch::new(limits.ping.max(TICK));
     // Silence while nobody waited is no sign of death.
     let mut waited = std::time::Duration::ZERO;
     loop {

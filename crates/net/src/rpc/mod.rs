@@ -42,6 +42,9 @@ const WRITE: usize = 128 << 10;
 /// Payloads from this length on are written from where they are, not copied into the batch first.
 const LARGE: usize = 32 << 10;
 
+/// The watching loop looks no more often than this, whatever the limits say.
+const TICK: Duration = Duration::from_millis(1);
+
 /// A frame on its way out.
 struct Outgoing {
     tag: u64,

@@ -12,7 +12,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Outgoing, PING, Progress, READ_AHEAD, Reader, Watch, write_loop};
+use super::{Outgoing, PING, Progress, READ_AHEAD, Reader, TICK, Watch, write_loop};
 use crate::{
     conn::Conn,
     context::Context,
@@ -146,10 +146,10 @@ async fn panicked<S>(shared: &Shared<S>) -> Error {
 /// Says when the peer neither reads nor speaks any more.
 async fn watch(context: &Context, progress: &Progress) -> Error {
     let limits = &context.limits;
-    let mut ticks = interval(limits.ping);
+    let mut ticks = interval(limits.ping.max(TICK));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
-    let mut watch = Watch::new(limits.ping);
+    let mut watch = Watch::new(limits.ping.max(TICK));
     loop {
         ticks.tick().await;
         let silence = watch.look(progress);

@@ -60,6 +60,8 @@ impl Exchange {
     /// Sends the next bytes of the body. A peer that has stopped reading is not an error here: it may have
     /// replied early, so the rest is skipped and [`finish`](Exchange::finish) tells what it said.
     ///
+    /// If the future is dropped before its end, drop the exchange too: some of the bytes are gone.
+    ///
     /// # Errors
     /// [`Error::BodyLength`] for more than was announced; [`Error::Timeout`] at the deadline, or if the peer
     /// takes nothing for [`Limits::stall`].

@@ -167,7 +167,8 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Sends the next bytes of the body.
+    /// Sends the next bytes of the body. If the future is dropped before its end, drop the exchange too: some
+    /// of the bytes are gone.
     ///
     /// # Errors
     /// [`Error::BodyLength`] for more than was announced; [`Error::Timeout`] if the peer takes nothing for

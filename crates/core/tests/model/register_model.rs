@@ -1,0 +1,188 @@
+//! The model of registers with bounds of your own: `cargo run --release -p pando-core --example register_model
+//! -- --help`. The tests explore smaller spaces with the same code.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command that reports to a person")]
+
+use std::{process::ExitCode, time::Instant};
+
+mod cases;
+mod client;
+mod explore;
+mod judge;
+mod node;
+mod rules;
+mod tell;
+mod world;
+
+use explore::{Bounds, explore};
+use rules::{Broken, Config, Kind, Op};
+use world::Model;
+
+const HELP: &str = "\
+Explores the register protocol, run by the production code, in every order within bounds.
+
+  --scripts S     one script a client, separated by commas; a letter is an operation, numbered from 1
+                  through all scripts: p put, a put if absent, d delete, r read, s put into the second
+                  register, 1 to 7 put if the last write was that of this operation (default pp,ar,1)
+  --ballots N     the highest counter (default 4)
+  --tries N       attempts per operation (default 2)
+  --crashes N     restarts of owners (default 1)
+  --failures N    failed durable writes (default 0)
+  --capacity N    promises in an owner's table (default 8)
+  --step N        by how much ceilings are raised (default 1)
+  --clocks N,N,N  the counter after which each client starts (default 0)
+  --written       start after client 0's first operation
+  --silent        chosen values are not told to owners that missed them
+  --detached      replies travel by themselves, instead of arriving at once or never
+  --broken RULE   break a rule, by its name in rules.rs, as in --broken LateCeiling
+  --case NAME     a configuration of the tests instead: writes, reads, learning, restarts, eviction,
+                  retries, declines, failures, detached-writes, detached-reads, or the
+                  name of a broken rule
+  --states N      stop after so many states (default 20000000; 1000000 take about 100 MiB)
+  --depth N       stop at so many moves (default 1000)
+
+Exit status: 0 if nothing is wrong, 1 if something is, 2 if the arguments are.";
+
+const RULES: [Broken; 12] = [
+    Broken::RestartForgets,
+    Broken::AcceptsBelow,
+    Broken::LearnsUnchosen,
+    Broken::ReadTrustsOne,
+    Broken::EvictsSilently,
+    Broken::FreshWriteId,
+    Broken::MajorityOfOne,
+    Broken::LateCeiling,
+    Broken::ReadTakesHighest,
+    Broken::DeclinesLightly,
+    Broken::DeclinesOnNothing,
+    Broken::FailedWriteGoesOn,
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--help") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match parse(&arguments) {
+        Ok((config, bounds)) => run(config, bounds),
+        Err(why) => {
+            eprintln!("{why}\n\n{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(config: Config, bounds: Bounds) -> ExitCode {
+    println!("{}: {config:#?}\n{bounds:?}", config.name);
+    let mut model = Model::new(config);
+    let start = Instant::now();
+    let report = explore(&mut model, bounds);
+    let seconds = start.elapsed().as_secs_f64();
+    let seen = if report.exhausted { "every reachable state was seen" } else { "stopped before the end" };
+    println!("{} states, {} moves, depth {}: {seen}", report.states, report.moves, report.depth);
+    println!("{seconds:.1} s, {:.0} states/s", report.states as f64 / seconds);
+    for (event, count) in &model.events {
+        println!("  {count:>12}  {event}");
+    }
+    match report.violation {
+        None => {
+            println!("nothing is wrong");
+            ExitCode::SUCCESS
+        }
+        Some(violation) => {
+            println!("WRONG: {}", violation.what);
+            for (line, number) in violation.trace.iter().zip(1..) {
+                println!("{number:>4}. {line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<(Config, Bounds), String> {
+    let mut config =
+        Config { tries: 2, counters: 4, restarts: 1, learn: true, ..cases::config("yours", &[]) };
+    config.scripts = scripts("pp,ar,1")?;
+    let mut bounds = Bounds { states: 20_000_000, depth: 1000 };
+    let mut clocks = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        let mut value = || rest.next().ok_or_else(|| format!("{flag} needs a value"));
+        match flag.as_str() {
+            "--scripts" => config.scripts = scripts(value()?)?,
+            "--ballots" => config.counters = number(value()?)?,
+            "--tries" => config.tries = number(value()?)?,
+            "--crashes" => config.restarts = number(value()?)?,
+            "--failures" => config.failures = number(value()?)?,
+            "--capacity" => config.capacity = number::<usize>(value()?)?.max(1),
+            "--step" => config.step = number(value()?)?,
+            "--clocks" => clocks = value()?.split(',').map(number).collect::<Result<_, _>>()?,
+            "--written" => config.written = true,
+            "--silent" => config.learn = false,
+            "--detached" => config.detached = true,
+            "--broken" => config.broken = Some(rule(value()?)?),
+            "--case" => config = case(value()?)?,
+            "--states" => bounds.states = number::<usize>(value()?)?.min(u32::MAX as usize),
+            "--depth" => bounds.depth = number(value()?)?,
+            _ => return Err(format!("{flag} is not known")),
+        }
+    }
+    if !clocks.is_empty() {
+        config.clocks = clocks;
+    }
+    config.clocks.resize(config.scripts.len(), 0);
+    // With room for the owners' ceilings and the model's packed ballots.
+    if config.counters > 30 || config.clocks.iter().any(|clock| *clock > 30) {
+        return Err("counters of the model are at most 30".to_string());
+    }
+    Ok((config, bounds))
+}
+
+fn number<N: std::str::FromStr>(text: impl AsRef<str>) -> Result<N, String> {
+    text.as_ref().parse().map_err(|_| format!("{:?} is not a number that fits", text.as_ref()))
+}
+
+fn rule(name: &str) -> Result<Broken, String> {
+    RULES
+        .into_iter()
+        .find(|rule| format!("{rule:?}") == name)
+        .ok_or_else(|| format!("no rule is named {name:?}"))
+}
+
+fn case(name: &str) -> Result<Config, String> {
+    Ok(match name {
+        "writes" => cases::writes(),
+        "reads" => cases::reads(),
+        "learning" => cases::learning(),
+        "restarts" => cases::restarts(),
+        "eviction" => cases::eviction(),
+        "retries" => cases::retries(),
+        "declines" => cases::declines(),
+        "failures" => cases::failures(),
+        "detached-writes" => cases::detached_writes(),
+        "detached-reads" => cases::detached_reads(),
+        other => cases::broken(rule(other)?),
+    })
+}
+
+fn scripts(text: &str) -> Result<Vec<Vec<Op>>, String> {
+    let letter = |letter: char| {
+        let (register, kind) = match letter {
+            'p' => (0, Kind::Put),
+            'a' => (0, Kind::PutIfAbsent),
+            'd' => (0, Kind::Delete),
+            'r' => (0, Kind::Read),
+            's' => (1, Kind::Put),
+            '1'..='7' => (0, Kind::PutIf(letter as u8 - b'0')),
+            _ => return Err(format!("{letter:?} is not an operation")),
+        };
+        Ok(Op { register, kind })
+    };
+    let scripts: Vec<Vec<Op>> =
+        text.split(',').map(|script| script.chars().map(letter).collect()).collect::<Result<_, _>>()?;
+    if scripts.len() > world::CLIENTS || scripts.iter().map(Vec::len).sum::<usize>() > rules::OPS {
+        return Err("three clients and seven operations at most".to_string());
+    }
+    Ok(scripts)
+}
