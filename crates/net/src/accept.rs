@@ -113,6 +113,8 @@ impl<S: Service> Door<S> {
     ) -> Result<(), Error> {
         let context = &self.context;
         let by = Instant::now() + context.limits.handshake;
+        let ready = timeout_at(by, self.service.ready()).await;
+        ready.map_err(|_| Error::timeout("this node to be ready"))?;
         let tls = timeout_at(by, self.handshake(tcp)).await;
         let tls = tls.unwrap_or(Err(Error::timeout("a TLS handshake")))?;
         let (_, session) = tls.get_ref();

@@ -15,6 +15,12 @@ use crate::stream::server::Incoming;
 /// [`shutdown`]: crate::Endpoint::shutdown
 /// [`disconnect`]: crate::Endpoint::disconnect
 pub trait Service: Send + Sync + 'static {
+    /// Waited for before a handshake, as part of it: until the owner knows whom to admit. Connections that
+    /// come before that wait instead of being refused.
+    fn ready(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Whether this node may come in as a member. Asked in the TLS handshake, once its signature was
     /// verified, for each new connection; it must answer at once.
     fn admits(&self, peer: &NodeId) -> bool;

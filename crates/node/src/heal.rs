@@ -160,11 +160,12 @@ impl Inner {
         if body.len() > SEALED_CHUNK as u64 {
             return Err(unusable("too long for a chunk"));
         }
-        let mut sealed = vec![0; body.len() as usize];
+        let mut sealed = self.buffers.take();
+        sealed.resize(body.len() as usize, 0);
         body.read_exact(&mut sealed).await?;
         let checked = sys::blocking(move || (seal::chunk_id(&sealed) == chunk).then_some(sealed)).await;
         match checked {
-            Some(sealed) => Ok((sealed.into(), versions)),
+            Some(sealed) => Ok((sealed.freeze(), versions)),
             None => Err(unusable("wrong bytes")),
         }
     }

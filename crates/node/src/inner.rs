@@ -23,6 +23,7 @@ use pando_store::Store;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
+    buffers::Buffers,
     error::Error,
     peers::Peers,
     serve,
@@ -56,8 +57,13 @@ pub(crate) struct Inner {
     pub(crate) grace: Duration,
     pub(crate) peers: Peers,
     pub(crate) limits: Limits,
+    pub(crate) buffers: Buffers,
     /// Wakes the resync loop.
     pub(crate) healing: Notify,
+    /// Makes the next pulse go out now.
+    pub(crate) beat: Notify,
+    /// Wakes whoever follows a transition: another node has synced.
+    pub(crate) transition: Notify,
     /// The newest layout for which all own partitions are synced.
     pub(crate) synced: AtomicU64,
     key: OnceLock<NetworkKey>,
@@ -124,7 +130,10 @@ impl Inner {
             grace,
             peers: Peers::default(),
             limits: Limits::default(),
+            buffers: Buffers::default(),
             healing: Notify::new(),
+            beat: Notify::new(),
+            transition: Notify::new(),
             synced: AtomicU64::new(0),
             key: OnceLock::new(),
             endpoint: OnceLock::new(),

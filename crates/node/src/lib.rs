@@ -6,6 +6,7 @@
 
 mod api;
 mod bucket;
+mod buffers;
 mod collect;
 mod error;
 mod fetch;

@@ -34,6 +34,7 @@ struct Peer {
 pub(crate) struct Said {
     pub(crate) synced: LayoutVersion,
     pub(crate) used: u64,
+    pub(crate) capacity: u64,
     pub(crate) owed: u64,
 }
 
@@ -96,7 +97,12 @@ impl Peers {
                 peer.failing = None;
                 peer.round_trip = Some(peer.round_trip.map_or(new, |old| (old * 7 + new) / 8));
             }
-            peer.said = Some(Said { synced: pulse.synced, used: pulse.used, owed: pulse.owed });
+            peer.said = Some(Said {
+                synced: pulse.synced,
+                used: pulse.used,
+                capacity: pulse.capacity,
+                owed: pulse.owed,
+            });
         });
     }
 

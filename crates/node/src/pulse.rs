@@ -47,6 +47,9 @@ pub(crate) async fn hear(inner: &Arc<Inner>, peer: NodeId, pulse: Pulse) -> Puls
 fn take(inner: &Arc<Inner>, peer: NodeId, pulse: &Pulse, round_trip: Option<Duration>) {
     let Some(layout) = inner.layout_now() else { return };
     inner.peers.heard(peer, pulse, round_trip);
+    if layout.previous.is_some() {
+        inner.transition.notify_one();
+    }
     let news = inner.peers.learn_addresses(&layout, &pulse.book);
     for entry in news.iter().filter(|entry| entry.node != inner.id) {
         tracing::debug!(node = %entry.node.short(), addresses = ?entry.addresses, "a node's addresses");
@@ -104,6 +107,6 @@ pub(crate) async fn beat(inner: Arc<Inner>) {
                 }
             });
         }
-        sys::sleep(PERIOD).await;
+        let _ = sys::timeout(PERIOD, inner.beat.notified()).await;
     }
 }

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use pando_core::{
     id::WriteId,
     manifest::{Builder, ChunkRef, Finish, Tree},
@@ -26,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::{
     api::{Condition, PutOptions, Stored},
+    buffers::Buffer,
     error::Error,
     inner::{Inner, object_of, permit},
     register::Outcome,
@@ -231,12 +231,14 @@ impl<'a> Upload<'a> {
 
     /// Cuts, seals and sends everything that the reader gives, after `head`.
     async fn read<R: AsyncRead + Unpin>(&mut self, mut reader: R, head: Vec<u8>) -> Result<(), Error> {
-        let mut buffer = head;
+        let mut head = head;
         loop {
-            buffer.reserve_exact(CHUNK - buffer.len());
+            let mut buffer = self.inner.buffers.take();
+            buffer.clear();
+            buffer.append(&mut head);
             let end = fill(&mut reader, &mut buffer, CHUNK).await?;
             if !buffer.is_empty() {
-                self.send(std::mem::take(&mut buffer)).await?;
+                self.send(buffer).await?;
             }
             if end {
                 break;
@@ -250,7 +252,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Starts sealing and sending one chunk, having waited for a place.
-    async fn send(&mut self, plain: Vec<u8>) -> Result<(), Error> {
+    async fn send(&mut self, plain: Buffer) -> Result<(), Error> {
         while self.in_flight.len() >= AHEAD {
             self.absorb().await?;
         }
@@ -287,7 +289,10 @@ impl<'a> Upload<'a> {
     }
 
     async fn keep_node(&mut self, node: Vec<u8>) -> Result<ChunkRef, Error> {
-        let (sealed, kept) = seal_and_keep(self.inner, &self.name, self.version, node, 0).await?;
+        let mut plain = self.inner.buffers.take();
+        plain.clear();
+        plain.extend_from_slice(&node);
+        let (sealed, kept) = seal_and_keep(self.inner, &self.name, self.version, plain, 0).await?;
         self.kept = self.kept.and(kept);
         Ok(ChunkRef { id: sealed.id, key: sealed.key })
     }
@@ -318,14 +323,14 @@ async fn seal_and_keep(
     inner: &Arc<Inner>,
     name: &RegisterName,
     version: WriteId,
-    plain: Vec<u8>,
+    plain: Buffer,
     index: u64,
 ) -> Result<(Sealed, Kept), Error> {
     let key = inner.key()?.clone();
+    let mut out = inner.buffers.take();
     let (sealed, bytes) = sys::blocking(move || {
-        let mut bytes = Vec::new();
-        let sealed = seal::seal(&key, &plain, index, &mut bytes);
-        (sealed, Bytes::from(bytes))
+        let sealed = seal::seal(&key, &plain, index, &mut out);
+        (sealed, out.freeze())
     })
     .await;
     let kept = inner.keep_chunk(name, version, sealed.id, bytes).await?;

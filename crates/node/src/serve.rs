@@ -40,6 +40,11 @@ impl Service for Handler {
         self.0.layout_now().is_some_and(|layout| layout.member(peer).is_some())
     }
 
+    async fn ready(&self) {
+        // While it joins, others know of the newcomer before it knows of them.
+        let _ = self.0.layouts().wait_for(Option::is_some).await;
+    }
+
     async fn call(&self, peer: NodeId, request: Bytes) -> Bytes {
         let reply = match wire::decode(&request) {
             Ok(request) => answer(&self.0, peer, request).await,
@@ -214,10 +219,11 @@ async fn store_chunk(
     let Ok(_place) = permit(&inner.limits.chunks_in, CHUNK_PATIENCE, "too many chunks at once").await else {
         return reply(exchange, Failure::Other("too many chunks at once".into())).await;
     };
-    let mut sealed = vec![0; len as usize];
+    let mut sealed = inner.buffers.take();
+    sealed.resize(len as usize, 0);
     exchange.read_exact(&mut sealed).await?;
     let due = sys::now_ms() + inner.grace.as_millis() as u64;
-    let stored = inner.store.write_chunk(chunk, sealed.into(), version, name, due).await;
+    let stored = inner.store.write_chunk(chunk, sealed.freeze(), version, name, due).await;
     let answer = match stored {
         Ok(()) => StreamReply::Stored,
         Err(error) => StreamReply::Failed(failure(error)),

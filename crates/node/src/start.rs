@@ -98,6 +98,7 @@ impl Node {
             Some(capacity) => capacity,
             None => store.disk_free()? + store.used_bytes(),
         };
+        store.set_capacity(capacity);
         let inner = Arc::new(Inner::new(id, store, capacity, config.grace));
         let endpoint = listen(&inner, identity, config).await?;
         let advertised: Arc<[SocketAddr]> = advertise(&inner, &endpoint, config).await?.into();

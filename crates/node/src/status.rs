@@ -30,7 +30,7 @@ impl Inner {
                 up: me || self.peers.liveness(&member.id) == Liveness::Up,
                 me,
                 used: if me { Some(self.store.used_bytes()) } else { said.map(|said| said.used) },
-                capacity: member.capacity,
+                capacity: if me { self.capacity } else { said.map_or(member.capacity, |said| said.capacity) },
                 owed: if me { Some(owed) } else { said.map(|said| said.owed) },
             }
         };

@@ -51,6 +51,8 @@ pub(crate) async fn follow(inner: Arc<Inner>) {
                 Ok(()) => {
                     tracing::info!(version = layout.version.0, "synced");
                     inner.synced.store(layout.version.0, Ordering::SeqCst);
+                    // The others wait for this.
+                    inner.beat.notify_one();
                 }
                 Err(error) => tracing::debug!(%error, "sync goes on later"),
             }
@@ -65,8 +67,11 @@ pub(crate) async fn follow(inner: Arc<Inner>) {
             tracing::debug!(%error, "ending the transition goes on later");
         }
         let pause = PAUSE + sys::jitter(PAUSE);
-        let _ = sys::timeout(pause, layouts.changed()).await;
-        layouts.mark_changed();
+        tokio::select! {
+            _ = layouts.changed() => {}
+            () = inner.transition.notified() => {}
+            () = sys::sleep(pause) => {}
+        }
     }
 }
 

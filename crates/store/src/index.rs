@@ -17,7 +17,7 @@ pub(crate) const FORMAT: u64 = 1;
 
 /// Memory for pages of the index. Small beside the process, large enough for the upper levels of every
 /// table and the registers in use.
-const CACHE: usize = 64 << 20;
+const CACHE: usize = 32 << 20;
 
 /// Registers by name: the row of what was accepted.
 pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");

@@ -47,7 +47,8 @@ pub(crate) struct Shared {
     closing: AtomicBool,
     locks: Box<[tokio::sync::Mutex<()>]>,
     pub(crate) node: NodeId,
-    capacity: Option<u64>,
+    /// `u64::MAX`: what the disk has.
+    capacity: AtomicU64,
     pub(crate) folder: Folder,
 }
 
@@ -85,7 +86,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             node,
-            capacity,
+            capacity: AtomicU64::new(capacity.unwrap_or(u64::MAX)),
             folder,
         }
     }
@@ -115,6 +116,11 @@ impl Shared {
         self.known_layout.store(version.0, Ordering::Release);
     }
 
+    /// Changes the most bytes of chunks to keep.
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
     /// Bytes of chunks stored.
     pub(crate) fn used(&self) -> u64 {
         lock(&self.space).used
@@ -132,7 +138,7 @@ impl Shared {
         let disk = self.folder.disk_free()?.saturating_sub(CHUNK_RESERVE);
         let mut space = lock(&self.space);
         let taken = space.used.saturating_add(space.reserved);
-        let free = self.capacity.map_or(disk, |capacity| capacity.saturating_sub(taken).min(disk));
+        let free = self.capacity.load(Ordering::Relaxed).saturating_sub(taken).min(disk);
         if free < len {
             return Err(Error::NoSpace { needed: len, free });
         }

@@ -92,6 +92,11 @@ impl Store {
         self.shared.used()
     }
 
+    /// Changes the most bytes of chunks to keep. What is stored above it stays.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.shared.set_capacity(capacity);
+    }
+
     /// Bytes free on the disk, whatever the capacity.
     pub fn disk_free(&self) -> Result<u64, Error> {
         self.shared.folder.disk_free()

@@ -9,9 +9,11 @@
 mod cases;
 mod client;
 mod explore;
+mod intern;
 mod judge;
 mod node;
 mod rules;
+mod sameness;
 mod tell;
 mod window;
 mod world;
@@ -178,7 +180,7 @@ fn accepting_below_is_noticed() {
 
 #[test]
 fn learning_what_was_not_chosen_is_noticed() {
-    is_noticed(Broken::LearnsUnchosen, 6);
+    is_noticed(Broken::LearnsUnchosen, 10);
 }
 
 #[test]

@@ -8,9 +8,11 @@ use std::{process::ExitCode, time::Instant};
 mod cases;
 mod client;
 mod explore;
+mod intern;
 mod judge;
 mod node;
 mod rules;
+mod sameness;
 mod tell;
 mod world;
 

@@ -3,36 +3,35 @@
 //! Owns which moves there are and how they change the parts. All that was ever sent may arrive at any time, any
 //! number of times; a reply arrives at once or is lost (or, if detached, any time later). A state is
 //! the numbers of its interned parts, so an owner's answer to a message is computed once by the production
-//! code and remembered. States that differ only in the names of the owners are one.
+//! code and remembered. Which states are the same is told in `sameness.rs`.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasherDefault, Hasher as _},
+    hash::BuildHasherDefault,
 };
 
 use crate::{
     client::{Client, Effect, Phase},
-    explore::{Interner, Mix, Successor, System},
+    explore::{Successor, System},
+    intern::{Interner, Mix},
     judge::{Attempt, History},
     node::{Message, Node, Reply},
     rules::{Broken, Config, OPS, OWNERS},
     tell,
 };
 
-/// All ways to name the owners.
-const ORDERS: [[usize; OWNERS]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 /// Most clients.
 pub(crate) const CLIENTS: usize = 3;
 /// Not computed yet.
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// A state: the numbers of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct World {
-    nodes: [u32; OWNERS],
-    clients: [u32; CLIENTS],
-    attempts: u32,
-    history: u32,
+    pub(crate) nodes: [u32; OWNERS],
+    pub(crate) clients: [u32; CLIENTS],
+    pub(crate) attempts: u32,
+    pub(crate) history: u32,
 }
 
 /// How an exchange ends for the one who asked.
@@ -73,15 +72,15 @@ type Handled = (u32, Reply, bool);
 
 /// A configuration, being explored.
 pub(crate) struct Model {
-    config: Config,
+    pub(crate) config: Config,
     nodes: Interner<Node>,
-    clients: Interner<Client>,
-    attempts: Interner<Vec<Attempt>>,
+    pub(crate) clients: Interner<Client>,
+    pub(crate) attempts: Interner<Vec<Attempt>>,
     histories: Interner<History>,
     handled: HashMap<(u32, u8, Message, bool), Handled, BuildHasherDefault<Mix>>,
     /// For each client and each list of attempts, its number under each naming of the owners.
-    renamed_clients: Vec<[u32; 6]>,
-    renamed_attempts: Vec<[u32; 6]>,
+    pub(crate) renamed_clients: Vec<[u32; 6]>,
+    pub(crate) renamed_attempts: Vec<[u32; 6]>,
     /// What happened how often, over all moves.
     pub(crate) events: BTreeMap<&'static str, u64>,
 }
@@ -118,7 +117,8 @@ impl Model {
         self.clients.item(world.clients[client])
     }
 
-    fn handle(&mut self, node: u32, register: u8, message: Message, fails: bool) -> Handled {
+    /// What a message does to an owner, by the production code.
+    pub(crate) fn handle(&mut self, node: u32, register: u8, message: Message, fails: bool) -> Handled {
         if let Some(handled) = self.handled.get(&(node, register, message, fails)) {
             return *handled;
         }
@@ -319,28 +319,6 @@ impl Model {
         }
     }
 
-    /// The attempts that still matter: those chosen, those that a client waits for, and those of which a message
-    /// could still change an owner. What changes none now never will, unless a rule is broken.
-    fn living_attempts(&mut self, world: &World) -> u32 {
-        if self.config.broken.is_some() {
-            return world.attempts;
-        }
-        let mut attempts = self.attempts.item(world.attempts).clone();
-        let before = attempts.len();
-        attempts.retain(|attempt| {
-            let client = self.clients.item(world.clients[attempt.mark.client()]);
-            attempt.is_chosen() || client.phase().mark() == Some(attempt.mark) || {
-                let register = self.config.op(attempt.op).register;
-                let accept = attempt.chain.map(|chain| Message::Accept(attempt.mark, chain));
-                let messages = [Some(Message::Prepare(attempt.mark)), accept];
-                messages.into_iter().flatten().any(|message| {
-                    world.nodes.iter().any(|node| self.handle(*node, register, message, false).0 != *node)
-                })
-            }
-        });
-        if attempts.len() == before { world.attempts } else { self.attempts.number(attempts) }
-    }
-
     /// The state after client 0 alone did its first operation with owners 0 and 1.
     fn first_written(&mut self, mut world: World) -> World {
         let mut out = Vec::new();
@@ -355,34 +333,6 @@ impl Model {
             world = next.expect("nothing stands in its way").state;
         }
         world
-    }
-
-    fn renamed_client(&mut self, client: u32, order: usize) -> u32 {
-        let place = client as usize;
-        if self.renamed_clients.len() <= place {
-            self.renamed_clients.resize(place + 1, [NONE; 6]);
-        }
-        if self.renamed_clients[place][order] == NONE {
-            let renamed = self.clients.item(client).renamed(&ORDERS[order]);
-            self.renamed_clients[place][order] = self.clients.number(renamed);
-        }
-        self.renamed_clients[place][order]
-    }
-
-    fn renamed_attempts(&mut self, attempts: u32, order: usize) -> u32 {
-        let place = attempts as usize;
-        if self.renamed_attempts.len() <= place {
-            self.renamed_attempts.resize(place + 1, [NONE; 6]);
-        }
-        if self.renamed_attempts[place][order] == NONE {
-            let mut renamed = self.attempts.item(attempts).clone();
-            for attempt in &mut renamed {
-                let bit = |new: usize| (attempt.owners >> ORDERS[order][new] & 1) << new;
-                attempt.owners = (0..OWNERS).map(bit).sum();
-            }
-            self.renamed_attempts[place][order] = self.attempts.number(renamed);
-        }
-        self.renamed_attempts[place][order]
     }
 }
 
@@ -403,23 +353,7 @@ impl System for Model {
     }
 
     fn fingerprint(&mut self, world: &World) -> u128 {
-        let attempts = self.living_attempts(world);
-        let mut least = None;
-        for (order, names) in ORDERS.iter().enumerate() {
-            let nodes = names.map(|owner| world.nodes[owner]);
-            if !nodes.is_sorted() {
-                continue;
-            }
-            let clients = world
-                .clients
-                .map(|client| if client == NONE { NONE } else { self.renamed_client(client, order) });
-            let parts = (clients, self.renamed_attempts(attempts, order), nodes);
-            least = Some(least.map_or(parts, |least| parts.min(least)));
-        }
-        let (clients, attempts, nodes) = least.expect("one of all orders is sorted");
-        let mut mix = Mix::default();
-        nodes.iter().chain(&clients).chain([&attempts, &world.history]).for_each(|part| mix.write_u32(*part));
-        mix.wide()
+        self.canonical(world)
     }
 
     fn successors(&mut self, world: &World, out: &mut Out) {
