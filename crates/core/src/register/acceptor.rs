@@ -3,7 +3,10 @@
 //! Owns: the table of promises in memory, the floor, the ceiling. Leaves to its caller: the durable
 //! state of each register (passed in as `accepted`), and making an outcome's effects durable
 //! *before* the reply leaves. One acceptor serves all registers of a node; calls for one register
-//! must be made one after the other, each seeing the effects of those before it.
+//! must be made one after the other, each seeing the effects of those before it, and a reply waits for the
+//! effects of all calls before it (a later promise may rest on an earlier call's ceiling). If an effect
+//! can't be made durable, the acceptor is ahead of the disk: it must not go on, but start anew at its own
+//! [`Acceptor::ceiling`], or with the process.
 //!
 //! An accepted ballot stands for a promise of the same height, so the table holds only promises
 //! whose accept has not come (yet). Promises are forgotten at a restart, and evicted when the table
