@@ -137,7 +137,9 @@ impl Inner {
                     error
                 }
                 Attempt::Unknown => {
-                    return Err(Error::Unknown(format!("{name} was changed too often since it was sent")));
+                    let why =
+                        format!("it can't be told whether an earlier attempt to change {name} took effect");
+                    return Err(Error::Unknown(why));
                 }
             };
             if Instant::now() + backoff >= deadline {
@@ -302,7 +304,9 @@ impl Inner {
             Verdict::Unknown => return Ok(Attempt::Unknown),
             Verdict::Write(value) => (value, None),
             Verdict::Declined(reason) => match found {
-                Some(found) if !settled => (found.value, Some(Err(reason))),
+                // An earlier attempt of this very change may sit, at a higher ballot than what was found, on
+                // an owner that was not heard: only a write at this ballot rules it out.
+                Some(found) if !settled || change.attempted() => (found.value, Some(Err(reason))),
                 found => return Ok(Attempt::Over(Outcome::Declined(reason, found))),
             },
             Verdict::Done => {
