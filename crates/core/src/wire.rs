@@ -341,12 +341,14 @@ impl Message for Reply {
         match self {
             Reply::Pulse(pulse) => check_book(&pulse.book),
             Reply::Promised(Some(accepted)) | Reply::Value(Some(accepted), _) => check_accepted(accepted),
-            Reply::Listed { entries, .. } => {
+            Reply::Listed { entries, more } => {
+                within(!(*more && entries.is_empty()), "a cut listing without entries")?;
                 within(entries.len() <= MAX_PAGE, "entries in a listing")?;
                 within(entries.windows(2).all(|pair| pair[0].name < pair[1].name), "order of a listing")?;
                 entries.iter().try_for_each(|entry| check_name(&entry.name))
             }
-            Reply::Ballots { entries, .. } => {
+            Reply::Ballots { entries, more } => {
+                within(!(*more && entries.is_empty()), "a cut sync page without entries")?;
                 within(entries.len() <= MAX_PAGE, "entries in a sync page")?;
                 within(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "order of a sync page")?;
                 entries.iter().try_for_each(|(name, _)| check_name(name))

@@ -60,6 +60,30 @@ impl Peers {
         read(&mut self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
+    /// Says where this node itself is; whatever others remember of it, this is the latest word.
+    pub(crate) fn enter_own(&self, me: NodeId, addresses: Vec<SocketAddr>, now: u64) {
+        self.with(|table| {
+            let peer = table.entry(me).or_default();
+            let known = peer.entry.as_ref().map_or(0, |entry| entry.since);
+            let since = now.max(known.saturating_add(1));
+            peer.entry = Some(AddressEntry { node: me, addresses, since });
+        });
+    }
+
+    /// Another node remembers this one elsewhere, with a later word than this node's (whose clock went
+    /// back, say): the own word is made the latest again.
+    pub(crate) fn insist(&self, me: NodeId, entries: &[AddressEntry]) {
+        let Some(theirs) = entries.iter().find(|entry| entry.node == me) else { return };
+        self.with(|table| {
+            if let Some(own) = table.get_mut(&me).and_then(|peer| peer.entry.as_mut())
+                && theirs.addresses != own.addresses
+                && theirs.since >= own.since
+            {
+                own.since = theirs.since.saturating_add(1);
+            }
+        });
+    }
+
     /// Takes in address entries of members. Returns those that are news.
     pub(crate) fn learn_addresses(&self, layout: &Layout, entries: &[AddressEntry]) -> Vec<AddressEntry> {
         let news = |table: &mut BTreeMap<NodeId, Peer>, entry: &AddressEntry| {
@@ -133,5 +157,23 @@ impl Peers {
     /// What a node last said about itself.
     pub(crate) fn said(&self, node: &NodeId) -> Option<Said> {
         self.with(|table| table.get(node)?.said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_word_about_oneself_is_the_latest_whatever_the_clock_says() {
+        let (peers, me) = (Peers::default(), NodeId([1; 32]));
+        let at = |port: u16| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+        peers.enter_own(me, at(1), 1000);
+        peers.enter_own(me, at(2), 500);
+        assert_eq!(peers.book()[0].since, 1001, "the clock went back");
+        peers.insist(me, &[AddressEntry { node: me, addresses: at(9), since: 7000 }]);
+        assert_eq!((peers.book()[0].since, peers.addresses(&me)), (7001, Some(at(2))));
+        peers.insist(me, &[AddressEntry { node: me, addresses: at(9), since: 10 }]);
+        assert_eq!(peers.book()[0].since, 7001, "an old word changes nothing");
     }
 }

@@ -50,8 +50,11 @@ fn take(inner: &Arc<Inner>, peer: NodeId, pulse: &Pulse, round_trip: Option<Dura
     if layout.previous.is_some() {
         inner.transition.notify_one();
     }
-    let news = inner.peers.learn_addresses(&layout, &pulse.book);
-    for entry in news.iter().filter(|entry| entry.node != inner.id) {
+    inner.peers.insist(inner.id, &pulse.book);
+    let others: Vec<AddressEntry> =
+        pulse.book.iter().filter(|entry| entry.node != inner.id).cloned().collect();
+    let news = inner.peers.learn_addresses(&layout, &others);
+    for entry in &news {
         tracing::debug!(node = %entry.node.short(), addresses = ?entry.addresses, "a node's addresses");
         inner.endpoint().set_addresses(entry.node, entry.addresses.clone());
     }
@@ -82,8 +85,7 @@ pub(crate) async fn open_book(inner: &Inner, layout: &Layout, own: Vec<SocketAdd
     let entries: Vec<AddressEntry> =
         kept.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
     inner.peers.learn_addresses(layout, &entries);
-    let me = AddressEntry { node: inner.id, addresses: own, since: sys::now_ms() };
-    inner.peers.learn_addresses(layout, &[me]);
+    inner.peers.enter_own(inner.id, own, sys::now_ms());
     for member in layout.present().filter(|member| member.id != inner.id) {
         let addresses = inner.peers.addresses(&member.id).unwrap_or_else(|| member.addresses.clone());
         inner.endpoint().set_addresses(member.id, addresses);
