@@ -113,8 +113,8 @@ pub(crate) struct Up {
     /// Copies of everything, a number or `all`; only when the network is made [default: 3]
     #[arg(long, value_name = "N|all", value_parser = parse_replicas)]
     pub(crate) replicas: Option<Replicas>,
-    /// How long data that no object needs any more is kept [default: 24h]
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    /// How long data that no object needs any more is kept, 5m at least [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_grace)]
     pub(crate) grace: Option<Duration>,
 }
 

@@ -118,6 +118,17 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if seconds <= 1000 * 366 * 86_400 { Ok(Duration::from_secs(seconds)) } else { Err(wrong()) }
 }
 
+/// As [`parse_duration`], for how long unneeded data is kept: long enough for the slowest step of a put.
+pub(crate) fn parse_grace(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_secs(300);
+    match parse_duration(text)? {
+        grace if grace < LEAST => {
+            Err("keep unneeded data for 5m at least: uploads under way count as such".into())
+        }
+        grace => Ok(grace),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +173,8 @@ mod tests {
         for bad in ["", "5", "h", "1x", "1h5", "-1h", "99999999999999999999s", "9999999w", "1é"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+        assert!(parse_grace("1s").is_err());
+        assert_eq!(parse_grace("5m"), Ok(Duration::from_secs(300)));
     }
 
     #[test]
