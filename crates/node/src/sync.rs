@@ -31,6 +31,8 @@ use crate::{
 const PARALLEL: usize = 16;
 /// How long to wait before trying again what failed.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a decided layout waits for those that are told of it.
+const ANNOUNCE: Duration = Duration::from_millis(500);
 /// How many times a layout change starts again because another one won.
 const ROUNDS: usize = 32;
 
@@ -104,12 +106,22 @@ pub(crate) async fn propose(
             Err(error) => return Err(error),
         };
         inner.install_layout(decided.clone()).await?;
-        inner.tell_all(Request::PutLayout(decided.encode()));
+        announce(inner, &known, &decided).await;
         if mine {
             return Ok(Arc::new(decided));
         }
     }
     Err(Error::Busy("the layout changes all the time".into()))
+}
+
+/// Tells a decided layout to those that were members before, and waits a moment for them: a newcomer is
+/// then known where it knocks. Who does not hear it is told by the next pulse.
+async fn announce(inner: &Arc<Inner>, before: &Layout, decided: &Layout) {
+    let message = &Message::from(Request::PutLayout(decided.encode()));
+    let others = before.present().filter(|member| member.id != inner.id);
+    let mut told: FuturesUnordered<_> = others.map(|member| inner.ask(member.id, message)).collect();
+    let all = async { while told.next().await.is_some() {} };
+    let _ = sys::timeout(ANNOUNCE, all).await;
 }
 
 /// Whether a majority of the owners of each partition has said that it synced this layout.
