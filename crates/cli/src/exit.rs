@@ -106,6 +106,7 @@ impl From<Error> for Failure {
             Error::Range { .. } | Error::Name(_) => Kind::Usage,
             Error::Record(RecordError::MetaTooLarge { .. }) => Kind::Usage,
             Error::Record(_) => Kind::Damaged,
+            Error::Store(pando_node::StoreError::NoSpace { .. }) => Kind::NoSpace,
             Error::Source(_)
             | Error::JoinRefused(_)
             | Error::Setup(_)

@@ -42,13 +42,15 @@ pub(crate) async fn serve<S: Service>(
     by: Instant,
 ) -> Result<(), Error> {
     let Limits { frame, stall, join, .. } = context.limits;
-    let Ok(_place) = places.try_acquire() else { return Err(Error::closed("too many joins at once")) };
     let read = timeout_at(by, conn.read_frame(frame, stall, by)).await;
     let request = match read.unwrap_or(Err(Error::timeout("a join's request")))? {
         Some((0, request)) => request,
         Some(_) => return Err(Error::malformed("a join's request with a number")),
         None => return Ok(()),
     };
+    // Only who has asked takes a place: strangers that say nothing are bounded elsewhere, and don't keep
+    // an honest one out.
+    let Ok(_place) = places.try_acquire() else { return Err(Error::closed("too many joins at once")) };
     let reply = timeout(join, service.join(conn.peer, conn.remote, request)).await;
     let reply = reply.map_err(|_| Error::timeout("the service to decide on a join"))?;
     let by = Instant::now() + stall;

@@ -60,23 +60,37 @@ enum Broken {
 /// Sends the piece's segments, opened, to `sink`; an error, if any, comes last.
 pub(crate) async fn fetch(inner: Arc<Inner>, piece: Piece, sink: mpsc::Sender<Result<Bytes, Error>>) {
     let mut delivery = Delivery { next: piece.segments.start, opener: Opener::new(&piece.chunk.key), sink };
-    let mut why = Vec::new();
-    for source in inner.sources(&piece.chunk.id) {
+    let mut sources = inner.sources(&piece.chunk.id);
+    let (mut damaged, mut lost) = (Vec::new(), Vec::new());
+    let mut round_start = delivery.next;
+    let mut place = 0;
+    while let Some(source) = sources.get(place).copied() {
         let broken = match source == inner.id {
             true => from_here(&inner, &piece, &mut delivery).await,
             false => from_peer(&inner, source, &piece, &mut delivery).await,
         };
         match broken {
             Ok(()) | Err(Broken::Unwanted) => return,
-            Err(Broken::Lost(reason)) => why.push(format!("{}: {reason}", source.short())),
+            Err(Broken::Lost(reason)) => {
+                lost.push(format!("{}: {reason}", source.short()));
+                place += 1;
+            }
             Err(Broken::Corrupt(segment)) => {
                 tracing::warn!(chunk = %piece.chunk.id, segment, source = %source.short(), "wrong bytes");
-                why.push(format!("{}: segment {segment} is damaged", source.short()));
+                damaged.push(format!("{}: segment {segment} is damaged", source.short()));
                 inner.report_suspect(source, piece.chunk.id);
+                sources.remove(place);
             }
         }
+        // A source that broke off because the reader paused is good for the rest: as long as a round over
+        // all of them brings the next segment, another follows.
+        if place == sources.len() && delivery.next > round_start {
+            (place, round_start) = (0, delivery.next);
+            lost.clear();
+        }
     }
-    let error = Error::ChunkUnavailable { chunk: piece.chunk.id, why: why.join("; ") };
+    damaged.append(&mut lost);
+    let error = Error::ChunkUnavailable { chunk: piece.chunk.id, why: damaged.join("; ") };
     let _ = delivery.sink.send(Err(error)).await;
 }
 

@@ -35,4 +35,5 @@ pub use api::{
 pub use error::Error;
 pub use get::Object;
 pub use pando_core as core;
+pub use pando_store::Error as StoreError;
 pub use start::{DEFAULT_PORT, Node, Started};

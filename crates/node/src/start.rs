@@ -40,7 +40,7 @@ pub const DEFAULT_PORT: u16 = 7433;
 /// The bucket that every network starts with.
 const FIRST_BUCKET: &str = "default";
 /// How long stopping waits for what is under way.
-const STOPPING: Duration = Duration::from_secs(5);
+const STOPPING: Duration = Duration::from_secs(8);
 /// How often a node looks whether its store has failed.
 const WATCH: Duration = Duration::from_millis(200);
 
@@ -271,10 +271,13 @@ fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Res
         }
         return Ok(());
     };
-    if layout.member(&id).is_none() {
+    let Some(me) = layout.member(&id) else {
         return Err(Error::Setup(
             "this node was removed from its network: start with a new data folder".into(),
         ));
+    };
+    if config.zone.as_ref().is_some_and(|zone| *zone != me.zone) {
+        return Err(Error::Setup("--zone is chosen when a node joins and can't be changed yet".into()));
     }
     if config.join.as_ref().is_some_and(|ticket| ticket.network != layout.network) {
         return Err(Error::Setup(

@@ -54,7 +54,7 @@ pub(crate) fn health(status: &Status) -> (&'static str, String) {
     let total = status.nodes.len();
     let down: Vec<&str> =
         status.nodes.iter().filter(|node| !node.up).map(|node| node.short.as_str()).collect();
-    let owed: u64 = status.nodes.iter().filter_map(|node| node.owed).sum();
+    let owed: u64 = status.nodes.iter().filter_map(|node| node.owed).fold(0, u64::saturating_add);
     let silent = status.nodes.iter().any(|node| node.up && node.owed.is_none());
     let copies = status.replicas.map_or(total, |count| usize::from(count).min(total));
     let mut parts = Vec::new();

@@ -14,7 +14,7 @@ use crate::{
     args,
     control::message::{PutRequest, Request, Status},
     exit::{Failure, Kind},
-    output::Output,
+    output::{Output, StdoutClosed},
     signals::Signals,
     units,
 };
@@ -79,15 +79,24 @@ async fn story(demo: args::Demo, out: &mut Output) -> anyhow::Result<()> {
     let second = Sample::new("second", Source::generate(first.size.min(SECOND))).await?;
     let mut grove = Grove { nodes: Vec::new(), report: Report { out } };
     let about = format!("three nodes in {}, {} to store", folder.path().display(), units::size(first.size));
-    grove.report.line(&about)?;
+    grove.report.line(&about).map_err(unheard)?;
     let told = grove.play(folder.path(), &first, &second).await;
     let logs: String = grove.nodes.iter().map(Child::tail).collect();
     if let Err(error) = told {
         crate::output::note("the demo failed; the last that its nodes logged:");
         logs.lines().filter(|line| !line.is_empty()).for_each(crate::output::note);
-        return Err(error.context("demo"));
+        return Err(unheard(error).context("demo"));
     }
-    grove.report.end(begun.elapsed())
+    grove.report.end(begun.elapsed()).map_err(unheard)
+}
+
+/// A reader that went away ends other commands quietly, with success. The demo's success is a claim: it
+/// must not be made of what was not done.
+fn unheard(error: anyhow::Error) -> anyhow::Error {
+    match error.is::<StdoutClosed>() {
+        true => Failure::new(Kind::Failed, "stdout was closed before the end").into(),
+        false => error,
+    }
 }
 
 /// The three nodes.
