@@ -29,6 +29,8 @@ use crate::{
 
 /// How long a peer's chunk waits for a place among those being received.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a whole chunk may take to come in or go out: what its sender allows it.
+const CHUNK_BODY: Duration = Duration::from_secs(60);
 /// Bytes that are read from disk and sent at once: a few segments.
 const PIECE: usize = 8 * SEALED_SEGMENT;
 
@@ -221,7 +223,9 @@ async fn store_chunk(
     };
     let mut sealed = inner.buffers.take();
     sealed.resize(len as usize, 0);
-    exchange.read_exact(&mut sealed).await?;
+    // A peer that trickles must not keep the place; dropping the exchange closes its connection.
+    let Ok(read) = sys::timeout(CHUNK_BODY, exchange.read_exact(&mut sealed)).await else { return Ok(()) };
+    read?;
     let due = sys::now_ms() + inner.grace.as_millis() as u64;
     let stored = inner.store.write_chunk(chunk, sealed.freeze(), version, name, due).await;
     let answer = match stored {
@@ -274,8 +278,11 @@ async fn send_copy(inner: &Arc<Inner>, chunk: ChunkId, exchange: Incoming) -> Re
         Ok(Some(sealed)) => {
             let head = wire::encode(&StreamReply::Sending(versions));
             let mut outgoing = exchange.reply(head, sealed.len() as u64).await?;
-            outgoing.write_all(&sealed).await?;
-            outgoing.finish().await
+            let sent = async {
+                outgoing.write_all(&sealed).await?;
+                outgoing.finish().await
+            };
+            sys::timeout(CHUNK_BODY, sent).await.unwrap_or(Ok(()))
         }
         Ok(None) => reply(exchange, Failure::Missing).await,
         Err(error) => {
