@@ -11,7 +11,7 @@ use pando_core::{
     name::RegisterName,
     register::{
         Accepted, Ballot, LayoutVersion, Refusal,
-        acceptor::{AcceptOutcome, Prepared},
+        acceptor::{AcceptOutcome, LearnOutcome, Prepared},
     },
 };
 use redb::ReadTransaction;
@@ -291,8 +291,8 @@ fn learn(
     }
     let height = group.accepted(name)?.map(|accepted| accepted.ballot);
     group.check_room()?;
-    let write = lock(&group.shared.acceptor).learn(name, accepted.ballot, height);
-    if write {
+    let outcome = lock(&group.shared.acceptor).learn(name, accepted.ballot, height);
+    if outcome == LearnOutcome::Write {
         group.put_accepted(name, accepted)?;
     }
     Ok(Learn::Learned)
