@@ -109,6 +109,7 @@ impl From<Error> for Failure {
             Error::Store(pando_node::StoreError::NoSpace { .. }) => Kind::NoSpace,
             Error::Source(_)
             | Error::JoinRefused(_)
+            | Error::Membership(_)
             | Error::Setup(_)
             | Error::Store(_)
             | Error::Net(_)

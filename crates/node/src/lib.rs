@@ -7,6 +7,7 @@
 mod api;
 mod bucket;
 mod buffers;
+mod check;
 mod collect;
 mod error;
 mod fetch;
@@ -17,11 +18,13 @@ mod inner;
 mod join;
 mod keep;
 mod list;
+mod members;
 mod peers;
 mod pulse;
 mod put;
 mod register;
 mod remove;
+mod scrub;
 mod serve;
 mod start;
 mod status;
@@ -29,8 +32,9 @@ mod sync;
 mod sys;
 
 pub use api::{
-    BucketInfo, ByteRange, Condition, Config, Consistency, DEFAULT_GRACE, ListPage, ListQuery, NodeStatus,
-    ObjectCount, ObjectInfo, PutOptions, Status, Stored,
+    BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config, Consistency,
+    DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Healing, ListPage, ListQuery, NodeStatus, ObjectCount, ObjectInfo,
+    Plan, PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored,
 };
 pub use error::Error;
 pub use get::Object;

@@ -10,19 +10,19 @@ use std::{
 
 use pando_core::{
     id::{NetworkId, NodeId},
-    layout::{Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas},
+    layout::{Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas, change::Change},
     seal::NetworkKey,
     ticket::Ticket,
     wire::{JoinReply, JoinRequest},
 };
 use pando_net::{Endpoint, Identity};
 use pando_store::{Options, Store};
-use tokio::io::AsyncRead;
+use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
     api::{
-        BucketInfo, ByteRange, Config, Consistency, ListPage, ListQuery, ObjectInfo, PutOptions, Status,
-        Stored,
+        BucketInfo, ByteRange, CheckProgress, CheckReport, Config, Consistency, ListPage, ListQuery,
+        ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
     },
     collect,
     error::Error,
@@ -227,7 +227,50 @@ impl Node {
         self.inner.status().await
     }
 
-    /// Ends, with the reason, when the node can't go on: its disk failed.
+    /// The member whose id starts with `text`.
+    pub fn find_member(&self, text: &str) -> Result<NodeId, Error> {
+        self.inner.find_member(text)
+    }
+
+    /// Lets a member give up all that it owns; it leaves by itself once it is empty. `force`: even if fewer
+    /// nodes remain than there should be copies.
+    pub async fn drain(&self, id: NodeId, force: bool) -> Result<(), Error> {
+        self.inner.drain(id, force).await
+    }
+
+    /// Lets a draining member stay after all.
+    pub async fn stay(&self, id: NodeId) -> Result<(), Error> {
+        self.inner.change_members(&Change::Stay(id)).await
+    }
+
+    /// Removes a member that is gone; what it held is copied from the others. `force`: even if it is up, or
+    /// if what only it (and others that are down) held is lost.
+    pub async fn remove_node(&self, id: NodeId, force: bool) -> Result<(), Error> {
+        self.inner.change_members(&Change::Remove { id, force }).await
+    }
+
+    /// What a change of the membership would move.
+    pub fn plan(&self, query: &PlanQuery) -> Result<Plan, Error> {
+        self.inner.plan(query)
+    }
+
+    /// Looks whether every object's record and every chunk is on every owner; `deep`: the owners also read
+    /// and verify the bytes. Changes nothing.
+    pub async fn check(
+        &self,
+        deep: bool,
+        progress: &watch::Sender<CheckProgress>,
+    ) -> Result<CheckReport, Error> {
+        self.inner.check(deep, progress).await
+    }
+
+    /// Verifies all chunks of this node as fast as it may, from the first; [`Node::status`] tells how far
+    /// it is.
+    pub fn scrub_now(&self) {
+        self.inner.scrub_now();
+    }
+
+    /// Ends, with the reason, when the node can't go on: its disk failed, or it was removed from its network.
     pub async fn failed(&self) -> String {
         loop {
             if let Some(why) = self.inner.store.failed() {

@@ -25,6 +25,7 @@ impl Inner {
             let said = self.peers.said(&member.id);
             NodeStatus {
                 id: member.id,
+                state: member.state,
                 zone: member.zone.clone(),
                 addresses: self.peers.addresses(&member.id).unwrap_or_else(|| member.addresses.clone()),
                 up: me || self.peers.liveness(&member.id) == Liveness::Up,
@@ -32,6 +33,7 @@ impl Inner {
                 used: if me { Some(self.store.used_bytes()) } else { said.map(|said| said.used) },
                 capacity: if me { self.capacity } else { said.map_or(member.capacity, |said| said.capacity) },
                 owed: if me { Some(owed) } else { said.map(|said| said.owed) },
+                down_for: None,
             }
         };
         Ok(Status {
@@ -41,6 +43,7 @@ impl Inner {
             replicas: layout.replicas,
             nodes: layout.present().map(node).collect(),
             objects: self.count_objects().await,
+            healing: crate::api::Healing::default(),
         })
     }
 

@@ -36,6 +36,8 @@ pub(crate) async fn run(up: args::Up, data: PathBuf, out: &mut Output) -> anyhow
         replicas: up.replicas,
         join: up.join,
         grace: up.grace.unwrap_or(DEFAULT_GRACE),
+        dead_after: Some(pando_node::DEFAULT_DEAD_AFTER),
+        heal_rate: None,
     };
     let node = tokio::select! {
         started = Node::start(config) => started.map_err(Failure::from).context("can't start")?,

@@ -16,6 +16,7 @@ use crate::{
     register::{LayoutVersion, Quorum},
 };
 
+pub mod change;
 pub mod plan;
 
 /// Most members that a layout may list. With 1024 partitions of three owners each, more would own less
@@ -79,6 +80,9 @@ pub enum Slots {
     },
     /// These members own every partition.
     Everyone(Vec<u16>),
+    /// The owners of each partition, in different numbers: what is left of previous slots when nodes were
+    /// removed by force.
+    Rows(Vec<Vec<u16>>),
 }
 
 impl Slots {
@@ -91,20 +95,24 @@ impl Slots {
                 &owners[start..start + width]
             }
             Slots::Everyone(members) => members,
+            Slots::Rows(rows) => &rows[usize::from(partition.number())],
         }
     }
 
     fn check(&self, members: usize) -> Result<(), LayoutError> {
-        let owners = match self {
+        let right_size = match self {
             Slots::Table { width, owners } => {
-                if *width == 0 || owners.len() != usize::from(*width) * usize::from(PARTITIONS) {
-                    return Err(LayoutError("slot table of the wrong size".into()));
-                }
-                owners
+                *width > 0 && owners.len() == usize::from(*width) * usize::from(PARTITIONS)
             }
-            Slots::Everyone(owners) => owners,
+            Slots::Everyone(_) => true,
+            Slots::Rows(rows) => rows.len() == usize::from(PARTITIONS),
         };
-        if owners.is_empty() || owners.iter().any(|owner| usize::from(*owner) >= members) {
+        if !right_size {
+            return Err(LayoutError("slot table of the wrong size".into()));
+        }
+        let names_members =
+            |owners: &[u16]| !owners.is_empty() && owners.iter().all(|o| usize::from(*o) < members);
+        if !Partition::all().all(|partition| names_members(self.of(partition))) {
             return Err(LayoutError("a slot names no member".into()));
         }
         let distinct = |owners: &[u16]| {

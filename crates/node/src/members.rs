@@ -1,0 +1,162 @@
+//! Membership changes that people (or `dead_after`) ask for: drain, stay, leave, remove, update, and what
+//! they would move. What the next layout is, and whether it may be, `pando_core::layout::change` decides.
+
+use std::{sync::Arc, time::Duration};
+
+use pando_core::{
+    id::{NodeId, Partition},
+    layout::{
+        Layout, Member, MemberState, Slots,
+        change::{Change, Facts, Refused},
+        plan,
+    },
+};
+
+use crate::{
+    api::{Plan, PlanQuery, PlannedMember},
+    error::Error,
+    inner::Inner,
+    peers::Liveness,
+    sync,
+    sys::{self, Instant},
+};
+
+/// How long a change waits for another one that is under way.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Inner {
+    /// The member whose id starts with `text` (hexadecimal).
+    pub(crate) fn find_member(&self, text: &str) -> Result<NodeId, Error> {
+        let layout = self.layout()?;
+        let fits = |id: &NodeId| !text.is_empty() && id.to_string().starts_with(&text.to_lowercase());
+        let mut found = layout.present().map(|member| member.id).filter(fits);
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (Some(_), Some(_)) => {
+                Err(Error::Membership(format!("{text:?} fits several nodes: give more of the id")))
+            }
+            (None, _) => Err(Error::Membership(format!(
+                "no node of this network has an id that starts with {text:?}: `pando status` shows them"
+            ))),
+        }
+    }
+
+    /// See [`crate::Node::drain`].
+    pub(crate) async fn drain(self: &Arc<Self>, id: NodeId, force: bool) -> Result<(), Error> {
+        if !force {
+            let layout = self.layout()?;
+            let mut members = layout.members.clone();
+            members.retain(|member| member.id != id);
+            layout.keeps_copies(&members).map_err(refused)?;
+        }
+        self.change_members(&Change::Drain(id)).await
+    }
+
+    /// Decides a change of the membership, after the one that is under way.
+    pub(crate) async fn change_members(self: &Arc<Self>, change: &Change) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut layouts = self.layouts();
+        loop {
+            let settled =
+                layouts.wait_for(|layout| layout.as_ref().is_some_and(|layout| layout.previous.is_none()));
+            match sys::timeout_at(deadline, settled).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_closed)) => return Err(Error::Stopping),
+                Err(_elapsed) => return Err(refused(Refused::InTransition)),
+            }
+            let down = self.down();
+            let facts = Facts { down: &down, used: self.used_in_all() };
+            let decided = sync::propose(self, |known| match known.change(change, facts) {
+                Err(Refused::InTransition) => Err(Error::Busy(Refused::InTransition.to_string())),
+                other => other.map_err(refused),
+            });
+            match decided.await {
+                Ok(_) => return Ok(()),
+                Err(Error::Busy(_)) if Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Members that don't answer.
+    fn down(&self) -> Vec<NodeId> {
+        let Some(layout) = self.layout_now() else { return Vec::new() };
+        let is_down = |id: &NodeId| *id != self.id && self.peers.liveness(id) == Liveness::Down;
+        layout.present().map(|member| member.id).filter(is_down).collect()
+    }
+
+    /// Bytes of chunks on all members, as far as they said.
+    fn used_in_all(&self) -> u64 {
+        let Some(layout) = self.layout_now() else { return 0 };
+        let used = |member: &Member| match member.id == self.id {
+            true => self.store.used_bytes(),
+            false => self.peers.said(&member.id).map_or(0, |said| said.used),
+        };
+        layout.present().map(used).sum()
+    }
+
+    /// See [`crate::Node::plan`].
+    pub(crate) fn plan(&self, query: &PlanQuery) -> Result<Plan, Error> {
+        let layout = self.layout()?;
+        let mut members = layout.members.clone();
+        for id in &query.without {
+            match members.iter_mut().find(|member| member.id == *id) {
+                Some(member) => member.state = MemberState::Gone,
+                None => return Err(refused(Refused::NotAMember(id.short()))),
+            }
+        }
+        let newcomers = query.with.iter().zip(0u8..).map(|((capacity, zone), number)| Member {
+            // No node has such an id; it is never seen.
+            id: NodeId([number; 32]),
+            addresses: Vec::new(),
+            zone: zone.clone(),
+            capacity: *capacity,
+            state: MemberState::Active,
+        });
+        let known = members.len();
+        members.extend(newcomers);
+        if !members.iter().any(|member| member.state == MemberState::Active) {
+            return Err(refused(Refused::Last));
+        }
+        let slots = plan::plan(&layout.slots, &members, layout.replicas);
+        Ok(self.preview(&layout, &members, &slots, known))
+    }
+
+    fn preview(&self, layout: &Layout, members: &[Member], slots: &Slots, known: usize) -> Plan {
+        let count = |slots: &Slots, number: usize| {
+            Partition::all()
+                .filter(|p| slots.of(*p).iter().any(|owner| usize::from(*owner) == number))
+                .count() as u64
+        };
+        let before: u64 = (0..known).map(|number| count(&layout.slots, number)).sum();
+        let slot_bytes = if before == 0 { 0 } else { self.used_in_all() / before };
+        let gained = |number: usize| {
+            let owns =
+                |slots: &Slots, p: Partition| slots.of(p).iter().any(|owner| usize::from(*owner) == number);
+            Partition::all().filter(|p| owns(slots, *p) && !owns(&layout.slots, *p)).count() as u64
+        };
+        let planned = |(number, member): (usize, &Member)| PlannedMember {
+            id: (number < known).then_some(member.id),
+            zone: member.zone.clone(),
+            capacity: member.capacity,
+            slots_before: if number < known { count(&layout.slots, number) } else { 0 },
+            slots_after: count(slots, number),
+            bytes_in: gained(number) * slot_bytes,
+        };
+        let moved = (0..members.len()).map(gained).sum();
+        let present = members.iter().enumerate().filter(|(number, member)| {
+            member.state != MemberState::Gone || (*number < known && count(&layout.slots, *number) > 0)
+        });
+        Plan {
+            members: present.map(planned).collect(),
+            moved,
+            slots: (0..members.len()).map(|number| count(slots, number)).sum(),
+            bytes: moved * slot_bytes,
+            copies: layout.copies(members),
+        }
+    }
+}
+
+pub(crate) fn refused(why: Refused) -> Error {
+    Error::Membership(why.to_string())
+}
