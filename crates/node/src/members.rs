@@ -1,7 +1,7 @@
 //! Membership changes that people (or `dead_after`) ask for: drain, stay, leave, remove, update, and what
 //! they would move. What the next layout is, and whether it may be, `pando_core::layout::change` decides.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pando_core::{
     id::{NodeId, Partition},
@@ -23,6 +23,42 @@ use crate::{
 
 /// How long a change waits for another one that is under way.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait before trying again to change the own entry.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What this node was told about itself when it started.
+pub(crate) struct Said {
+    pub(crate) addresses: Option<Vec<SocketAddr>>,
+    pub(crate) zone: Option<String>,
+    pub(crate) capacity: u64,
+}
+
+/// Makes this member's entry in the layout say what it was told at its start, until that is so.
+pub(crate) async fn update_own(inner: Arc<Inner>, said: Said) {
+    loop {
+        let Some(layout) = inner.layout_now() else { return };
+        let Some(me) = layout.member(&inner.id) else { return };
+        let change = Change::Update {
+            id: inner.id,
+            addresses: said.addresses.clone().unwrap_or_else(|| me.addresses.clone()),
+            zone: said.zone.clone().unwrap_or_else(|| me.zone.clone()),
+            capacity: said.capacity,
+        };
+        match layout.change(&change, Facts::default()) {
+            Err(Refused::Already) => return,
+            Err(Refused::InTransition) | Ok(_) => {}
+            Err(why) => {
+                tracing::warn!(%why, "this node's entry in the layout stays as it was");
+                return;
+            }
+        }
+        if let Err(error) = inner.change_members(&change).await {
+            tracing::debug!(%error, "this node's entry in the layout will be changed later");
+            sys::sleep(AGAIN + sys::jitter(AGAIN)).await;
+        }
+    }
+}
 
 impl Inner {
     /// The member whose id starts with `text` (hexadecimal).

@@ -149,6 +149,15 @@ impl Peers {
         })
     }
 
+    /// For how long a node has been unreachable, as far as this one can tell.
+    pub(crate) fn down_for(&self, node: &NodeId) -> Option<Duration> {
+        self.with(|table| {
+            let peer = table.get(node)?;
+            let silent = peer.heard?.elapsed();
+            (silent >= SILENCE).then_some(silent)
+        })
+    }
+
     /// The smoothed round trip to a node, if it ever answered.
     pub(crate) fn round_trip(&self, node: &NodeId) -> Option<Duration> {
         self.with(|table| table.get(node)?.round_trip)

@@ -26,11 +26,14 @@ use crate::{
     },
     collect,
     error::Error,
-    files,
+    evacuate, files,
     get::Object,
     heal,
     inner::Inner,
-    join, pulse,
+    join,
+    members::{self, Said},
+    pace::Pace,
+    pulse, purge, reconcile, replace, scrub,
     serve::Handler,
     sync, sys,
 };
@@ -99,7 +102,8 @@ impl Node {
             None => store.disk_free()? + store.used_bytes(),
         };
         store.set_capacity(capacity);
-        let inner = Arc::new(Inner::new(id, store, capacity, config.grace));
+        let pace = Pace::new(config.heal_rate);
+        let inner = Arc::new(Inner::new(id, store, capacity, config.grace, pace));
         let endpoint = listen(&inner, identity, config).await?;
         let advertised: Arc<[SocketAddr]> = advertise(&inner, &endpoint, config).await?.into();
         inner.set_endpoint(endpoint);
@@ -133,6 +137,19 @@ impl Node {
         inner.spawn_until_stopped(sync::follow(Arc::clone(&inner)));
         inner.spawn_until_stopped(heal::resync(Arc::clone(&inner)));
         inner.spawn_until_stopped(collect::collect(Arc::clone(&inner)));
+        inner.spawn_until_stopped(reconcile::reconcile(Arc::clone(&inner)));
+        inner.spawn_until_stopped(evacuate::evacuate(Arc::clone(&inner)));
+        inner.spawn_until_stopped(purge::purge(Arc::clone(&inner)));
+        inner.spawn_until_stopped(scrub::scrub(Arc::clone(&inner)));
+        inner.spawn_until_stopped(replace::leave_when_empty(Arc::clone(&inner)));
+        if let Some(dead_after) = config.dead_after {
+            inner.spawn_until_stopped(replace::replace(Arc::clone(&inner), dead_after));
+        }
+        if started == Started::Resumed {
+            let said =
+                Said { addresses: said_addresses(config, &advertised), zone: config.zone.clone(), capacity };
+            inner.spawn_until_stopped(members::update_own(Arc::clone(&inner), said));
+        }
         if started == Started::Made {
             inner.create_bucket(FIRST_BUCKET).await?;
         }
@@ -314,13 +331,10 @@ fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Res
         }
         return Ok(());
     };
-    let Some(me) = layout.member(&id) else {
+    if layout.member(&id).is_none() {
         return Err(Error::Setup(
-            "this node was removed from its network: start with a new data folder".into(),
+            "this node was removed from its network: start with a new data folder and a new ticket".into(),
         ));
-    };
-    if config.zone.as_ref().is_some_and(|zone| *zone != me.zone) {
-        return Err(Error::Setup("--zone is chosen when a node joins and can't be changed yet".into()));
     }
     if config.join.as_ref().is_some_and(|ticket| ticket.network != layout.network) {
         return Err(Error::Setup(
@@ -388,6 +402,13 @@ async fn listen(inner: &Arc<Inner>, identity: Arc<Identity>, config: &Config) ->
     };
     keep_address(inner, setting::LISTEN, endpoint.local_addr()).await?;
     Ok(endpoint)
+}
+
+/// The addresses that the layout should list, if someone said where this node listens. An address that the
+/// system picked is for the address book only.
+fn said_addresses(config: &Config, advertised: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
+    let said = config.advertise.is_some() || config.listen.is_some_and(|listen| listen.port() != 0);
+    said.then(|| advertised.to_vec())
 }
 
 /// Where others are told to find this node.

@@ -1,11 +1,14 @@
 //! Status: the network at a glance, as this node sees it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use pando_core::name::RegisterName;
+use pando_core::{name::RegisterName, seal::CHUNK};
 
 use crate::{
-    api::{Consistency, NodeStatus, ObjectCount, Status},
+    api::{Consistency, Healing, NodeStatus, ObjectCount, Status},
     error::Error,
     inner::Inner,
     peers::Liveness,
@@ -33,7 +36,7 @@ impl Inner {
                 used: if me { Some(self.store.used_bytes()) } else { said.map(|said| said.used) },
                 capacity: if me { self.capacity } else { said.map_or(member.capacity, |said| said.capacity) },
                 owed: if me { Some(owed) } else { said.map(|said| said.owed) },
-                down_for: None,
+                down_for: if me { None } else { self.peers.down_for(&member.id) },
             }
         };
         Ok(Status {
@@ -43,7 +46,28 @@ impl Inner {
             replicas: layout.replicas,
             nodes: layout.present().map(node).collect(),
             objects: self.count_objects().await,
-            healing: crate::api::Healing::default(),
+            healing: self.healing_status().await?,
+        })
+    }
+
+    /// What this node does to mend things.
+    async fn healing_status(&self) -> Result<Healing, Error> {
+        let owed = self.store.owed_counts().await?;
+        let count = |mine: bool| -> u64 {
+            owed.iter().filter(|(node, _)| (*node == self.id) == mine).map(|(_, count)| count).sum()
+        };
+        let chunks = self.store.chunk_count().await?;
+        let (lacking, rate) = (count(true), self.pace.rate());
+        // A chunk that is not here yet is as long as those that are, on average.
+        let each = self.store.used_bytes().checked_div(chunks).unwrap_or(CHUNK as u64);
+        let done_in = (lacking > 0 && rate > 0).then(|| Duration::from_secs(lacking * each / rate));
+        Ok(Healing {
+            lacking,
+            owing: count(false),
+            misplaced: self.misplaced.load(Ordering::Relaxed),
+            rate,
+            done_in,
+            scrub: self.scrub_status(chunks),
         })
     }
 

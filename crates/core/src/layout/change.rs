@@ -203,7 +203,9 @@ impl Layout {
             let owners: Vec<u16> = self.slots.of(partition).iter().copied().filter(|o| !is_lost(o)).collect();
             if owners.is_empty() { next.slots.of(partition).to_vec() } else { owners }
         };
-        next.previous = Some(Slots::Rows(Partition::all().map(left).collect()));
+        let rows = Slots::Rows(Partition::all().map(left).collect());
+        next.previous_since = self.since_of(&rows, next.version);
+        next.previous = Some(rows);
         Ok(next)
     }
 
