@@ -58,10 +58,10 @@ async fn serve(node: &Node, data: &Path, signals: &mut Signals, out: &mut Output
     let server = Server::start(node.clone(), data).context("can't make the control socket")?;
     let running = async {
         announce(node, data, server.path(), out).await?;
-        anyhow::Ok(node.failed().await)
+        anyhow::Ok(node.ended().await)
     };
     let outcome = tokio::select! {
-        failed = running => failed.and_then(|why| bail!("the node can't go on: {why}")),
+        failed = running => failed.and_then(|why| bail!("the node can't go on: {why:?}")),
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");
             Ok(())
