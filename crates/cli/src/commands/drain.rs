@@ -30,13 +30,20 @@ pub(crate) async fn run(drain: args::Drain, data: &Path, out: &mut Output) -> an
         let member = client.membership(&Request::Stay { node: node.clone() }).await.with_context(what)?;
         return say(&member, "active", "stays", out);
     }
+    let mut signals = Signals::new()?;
     let request = Request::Drain { node: node.clone(), force: drain.force };
-    let member = client.membership(&request).await.with_context(|| format!("can't drain node {node}"))?;
+    let member = tokio::select! {
+        member = client.membership(&request) => member.with_context(|| format!("can't drain node {node}"))?,
+        _ = signals.next() => {
+            let why = "interrupted before the node answered; `pando status` shows whether it drains";
+            return Err(Failure::new(Kind::Unknown, why).into());
+        }
+    };
     if drain.no_wait {
         let what = "drains: it hands over what it holds and then leaves; `pando status` shows how far it is";
         return say(&member, "draining", what, out);
     }
-    let mut signals = Signals::new()?;
+    tracing::info!(node = member.short, "following the drain");
     tokio::select! {
         left = follow(&mut client, &member) => left?,
         _ = signals.next() => {
