@@ -64,7 +64,7 @@ fn lines(plan: &Plan, changes: bool) -> Vec<String> {
         false => format!("{everything}, {} of partitions", units::count_irregular(before, "copy", "copies")),
         true => format!(
             "moves {} of {}, about {}; {everything} then",
-            plan.moved,
+            units::number(plan.moved),
             units::count_irregular(plan.slots, "copy of partitions", "copies of partitions"),
             units::size(plan.bytes),
         ),

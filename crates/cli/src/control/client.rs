@@ -457,13 +457,12 @@ fn gone_in_upload() -> Failure {
     Failure::new(Kind::Failed, "the node went away in mid-upload; nothing was changed")
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
-    use std::{io::Read as _, os::fd::AsFd as _};
-
     use super::*;
 
     /// Content in two frames, to a client.
+    #[cfg(target_os = "linux")]
     async fn sending(content: &[u8]) -> (Client, UnixStream) {
         let (stream, mut node) = UnixStream::pair().unwrap();
         for piece in content.chunks(content.len() / 2) {
@@ -475,7 +474,10 @@ mod tests {
     }
 
     #[tokio::test]
+    #[cfg(target_os = "linux")]
     async fn content_goes_into_a_pipe_and_where_splice_is_refused() {
+        use std::os::fd::AsFd as _;
+
         let content: Vec<u8> = (0..30_000u32).map(|number| number as u8).collect();
         let length = content.len() as u64;
         let (mut client, _node) = sending(&content).await;

@@ -155,7 +155,10 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Failure> {
             let query = PlanQuery { without: without.collect::<Result<_, _>>()?, with };
             Reply::Plan(node.plan(&query)?.into())
         }
-        Request::Scrub => done(node.scrub_now()),
+        Request::Scrub => {
+            node.scrub_now();
+            Reply::Done
+        }
         Request::Put(_) | Request::Get { .. } | Request::ListBuckets { .. } | Request::Check { .. } => {
             unreachable!("these are more than one message")
         }
