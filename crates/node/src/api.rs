@@ -42,6 +42,17 @@ pub const DEFAULT_DEAD_AFTER: Duration = Duration::from_secs(3600);
 /// can go on without sending again what is there.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 3600);
 
+/// Why a running node can't go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its disk failed; the reason.
+    DiskFailed(String),
+    /// It was drained, holds nothing any more and has left the network.
+    Left,
+    /// It was removed from the network.
+    Removed,
+}
+
 /// What must hold for a write to take effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Condition {

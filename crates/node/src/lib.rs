@@ -38,8 +38,8 @@ mod sys;
 
 pub use api::{
     BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config, Consistency,
-    DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Healing, ListPage, ListQuery, NodeStatus, ObjectCount, ObjectInfo,
-    Plan, PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored,
+    DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, ListPage, ListQuery, NodeStatus, ObjectCount,
+    ObjectInfo, Plan, PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored,
 };
 pub use error::Error;
 pub use get::Object;

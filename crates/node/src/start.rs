@@ -21,7 +21,7 @@ use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
     api::{
-        BucketInfo, ByteRange, CheckProgress, CheckReport, Config, Consistency, ListPage, ListQuery,
+        BucketInfo, ByteRange, CheckProgress, CheckReport, Config, Consistency, Ended, ListPage, ListQuery,
         ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
     },
     collect,
@@ -287,13 +287,27 @@ impl Node {
         self.inner.scrub_now();
     }
 
-    /// Ends, with the reason, when the node can't go on: its disk failed, or it was removed from its network.
-    pub async fn failed(&self) -> String {
+    /// Ends, with the reason, when the node can't go on: its disk failed, or it is no member any more.
+    pub async fn ended(&self) -> Ended {
+        let mut layouts = self.inner.layouts();
+        let mut was_draining = false;
         loop {
             if let Some(why) = self.inner.store.failed() {
-                return why;
+                return Ended::DiskFailed(why);
             }
-            sys::sleep(WATCH).await;
+            let known = layouts.borrow_and_update().clone();
+            if let Some(layout) = known {
+                match layout.member(&self.inner.id) {
+                    Some(me) => was_draining = me.state == MemberState::Draining,
+                    None if was_draining => return Ended::Left,
+                    None => return Ended::Removed,
+                }
+            }
+            // The layouts don't end before the node, of which this is a handle.
+            tokio::select! {
+                _ = layouts.changed() => {}
+                () = sys::sleep(WATCH) => {}
+            }
         }
     }
 
