@@ -186,7 +186,8 @@ async fn work_goes_on_while_nodes_come_and_go() {
     .await;
     grove.stop(1).await;
     let before = done.load(Ordering::SeqCst);
-    eventually("work goes on", || async { done.load(Ordering::SeqCst) > before + 5 || worker.is_finished() }).await;
+    eventually("work goes on", || async { done.load(Ordering::SeqCst) > before + 5 || worker.is_finished() })
+        .await;
     stop.store(true, Ordering::SeqCst);
     worker.await.unwrap();
     healed(&grove).await;
@@ -226,7 +227,10 @@ async fn a_check_says_what_is_missing_where() {
     bytes[7] ^= 1;
     std::fs::write(&chunk, bytes).unwrap();
     let found = report(grove.node(0), true).await;
-    assert!(found.problem_count >= 1 && found.problems.iter().all(|problem| problem.node == whom), "{found:?}");
+    assert!(
+        found.problem_count >= 1 && found.problems.iter().all(|problem| problem.node == whom),
+        "{found:?}"
+    );
     assert!(!found.is_clean());
     healed(&grove).await;
     grove.stop(2).await;
