@@ -215,7 +215,8 @@ pub struct Healing {
     pub lacking: u64,
     /// Chunks that others should hold and it knows do not yet.
     pub owing: u64,
-    /// Chunks that it holds for others, to be dropped when these have them.
+    /// Copies that it holds for others (one for each version of an object that needs it), to be dropped when
+    /// these have them.
     pub misplaced: u64,
     /// Bytes a second that it moved lately.
     pub rate: u64,

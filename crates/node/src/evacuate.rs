@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -45,7 +45,6 @@ pub(crate) async fn evacuate(inner: Arc<Inner>) {
                 1
             }
         };
-        inner.misplaced.store(left, Ordering::Relaxed);
         let pause = if left > 0 { PAUSE.0 } else { PAUSE.1 };
         tokio::select! {
             biased;

@@ -67,8 +67,6 @@ pub(crate) struct Inner {
     pub(crate) healing: Notify,
     /// Makes the comparison with the peers hurry.
     pub(crate) reconciling: Notify,
-    /// Chunks here that others should hold, when last looked at.
-    pub(crate) misplaced: AtomicU64,
     /// Makes the next pulse go out now.
     pub(crate) beat: Notify,
     /// Wakes whoever follows a transition: another node has synced.
@@ -147,7 +145,6 @@ impl Inner {
             scrub: ScrubState::default(),
             healing: Notify::new(),
             reconciling: Notify::new(),
-            misplaced: AtomicU64::new(0),
             beat: Notify::new(),
             transition: Notify::new(),
             synced: AtomicU64::new(0),

@@ -1,11 +1,9 @@
 //! Status: the network at a glance, as this node sees it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use pando_core::{name::RegisterName, seal::CHUNK};
+use pando_store::Paged;
 
 use crate::{
     api::{Consistency, Healing, NodeStatus, ObjectCount, Status},
@@ -64,11 +62,19 @@ impl Inner {
         Ok(Healing {
             lacking,
             owing: count(false),
-            misplaced: self.misplaced.load(Ordering::Relaxed),
+            misplaced: self.misplaced().await?,
             rate,
             done_in,
             scrub: self.scrub_status(chunks),
         })
+    }
+
+    /// How many references there are to chunks that belong elsewhere.
+    async fn misplaced(&self) -> Result<u64, Error> {
+        let layout = self.layout()?;
+        let Paged::Page { entries, .. } = self.store.fingerprints(None).await? else { return Ok(0) };
+        let foreign = entries.iter().filter(|(partition, ..)| !layout.owners(*partition).contains(&self.id));
+        Ok(foreign.map(|(_, _, references)| references.count()).sum())
     }
 
     /// Counts objects, as far as that goes in a short time. `None`: too few nodes answer.

@@ -14,8 +14,9 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use crate::{
     error::Error,
     index::{
-        ARRIVING, BY_PARTITION, BY_VERSION, CHUNKS, DUE, LEAVING, META, OF_REFERENCES, OF_REGISTERS, OWED,
-        PRINTS, PURGED, REFS, REGISTERS, RESYNC, SETTINGS, TOMBS, UNSETTLED, VERSIONS, VOID,
+        ARRIVING, BY_PARTITION, BY_VERSION, BallotRow, CHUNKS, DUE, LEAVING, META, OF_REFERENCES,
+        OF_REGISTERS, OWED, PRINTS, PURGED, PlaceKey, REFS, REGISTERS, RESYNC, SETTINGS, TOMBS, UNSETTLED,
+        VERSIONS, VOID,
     },
     migrate,
     rows::{self, Version},
@@ -36,9 +37,9 @@ pub(crate) enum Wrote {
 /// See the module's text.
 pub(crate) struct Group<'a> {
     pub(crate) registers: Table<'a, &'static [u8], &'static [u8]>,
-    pub(crate) by_partition: Table<'a, (u16, u8, &'static [u8]), (u64, u64, u64)>,
+    pub(crate) by_partition: Table<'a, PlaceKey, BallotRow>,
     tombs: Table<'a, (u64, &'static [u8]), (u64, u64)>,
-    purged: Table<'a, u16, (u64, u64, u64)>,
+    purged: Table<'a, u16, BallotRow>,
     void: Table<'a, u16, ()>,
     prints: Table<'a, (u16, u8, u8), (&'static [u8; 16], u64)>,
     owed: Table<'a, &'static [u8; 32], u64>,

@@ -22,8 +22,12 @@ const CACHE: usize = 32 << 20;
 
 /// Registers by name: the row of what was accepted.
 pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");
+/// Partition, bucket and name of a register.
+pub(crate) type PlaceKey = (u16, u8, &'static [u8]);
+/// A ballot, as `rows.rs` takes it apart.
+pub(crate) type BallotRow = (u64, u64, u64);
 /// Registers by (partition, bucket, name): the ballot accepted. Without the layouts, which belong to councils.
-pub(crate) const BY_PARTITION: TableDefinition<'static, (u16, u8, &[u8]), (u64, u64, u64)> =
+pub(crate) const BY_PARTITION: TableDefinition<'static, PlaceKey, BallotRow> =
     TableDefinition::new("by_bucket");
 /// Tombstones by (counter, name): the rest of their ballots, layout and session.
 pub(crate) const TOMBS: TableDefinition<'static, (u64, &[u8]), (u64, u64)> = TableDefinition::new("tombs");
