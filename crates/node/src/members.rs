@@ -165,7 +165,7 @@ impl Inner {
                 .count() as u64
         };
         let before: u64 = (0..known).map(|number| count(&layout.slots, number)).sum();
-        let slot_bytes = if before == 0 { 0 } else { self.used_in_all() / before };
+        let slot_bytes = self.used_in_all().checked_div(before).unwrap_or(0);
         let gained = |number: usize| {
             let owns =
                 |slots: &Slots, p: Partition| slots.of(p).iter().any(|owner| usize::from(*owner) == number);

@@ -26,9 +26,9 @@ fn cleared(shared: &Shared) -> Result<bool, Error> {
     let more = purge::clear(&mut group)?;
     group.finish()?;
     if more {
-        txn.commit()?
+        txn.commit()?;
     } else {
-        txn.abort()?
+        txn.abort()?;
     }
     Ok(more)
 }

@@ -168,7 +168,7 @@ async fn work_goes_on_while_nodes_come_and_go() {
             let mut round = 0u64;
             while !stop.load(Ordering::SeqCst) {
                 let key = format!("busy-{}", round % 7);
-                let bytes = content(round as u8, if round % 2 == 0 { 500 } else { 50_000 });
+                let bytes = content(round as u8, if round.is_multiple_of(2) { 500 } else { 50_000 });
                 put(&node, &key, &bytes).await.unwrap_or_else(|why| panic!("round {round}: {why}"));
                 let got = get(&node, &key).await.unwrap_or_else(|why| panic!("round {round}: {why}"));
                 assert!(got == bytes, "round {round}: a stale or wrong read");
