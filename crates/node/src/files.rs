@@ -22,13 +22,22 @@ fn setup(what: &str, path: &Path, why: impl std::fmt::Display) -> Error {
     Error::Setup(format!("{what} {}: {why}", path.display()))
 }
 
-/// Makes the data folder, readable by its owner only.
+/// Makes the data folder, readable by its owner only, and its entry (and those that lead to it) durable: a
+/// node that lost its folder in a power cut would come back as a stranger.
 pub(crate) fn make_folder(data: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
-        .map_err(|why| setup("can't make the data folder", data, why))
+    let made = || -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+        for folder in data.ancestors().skip(1) {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            // Others' folders may not be ours to open; then they were there before.
+            match File::open(folder) {
+                Ok(folder) => folder.sync_all()?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    };
+    made().map_err(|why| setup("can't make the data folder", data, why))
 }
 
 /// The node's identity: the one in the folder, or a new one.

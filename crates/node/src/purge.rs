@@ -59,8 +59,9 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
     if sure.is_empty() {
         return Ok(());
     }
-    // Whatever the clocks say: a write that began before the tombstone was chosen, and might find nothing
-    // after it is forgotten and do its work again, has given up by then.
+    // Whatever the clocks say: whoever began before all owners held the tombstone, and heard of what was before
+    // it, or might find nothing after it is forgotten and do its work again, has given up by then (a change
+    // takes [`PATIENCE`] and one exchange at most).
     sys::sleep(PATIENCE * 2).await;
     for (owners, tombs) in sure {
         let tombs = held_by_all(inner, &layout, &owners, tombs).await?;

@@ -133,7 +133,13 @@ impl Inner {
         let mut backoff = BACKOFF;
         loop {
             let layout = self.layout()?;
-            let why = match self.attempt(&layout, name, &mut change, above, rewrite, &mut f).await? {
+            let attempt = self.attempt(&layout, name, &mut change, above, rewrite, &mut f);
+            let attempt = match sys::timeout_at(deadline + EXCHANGE, attempt).await {
+                Ok(attempt) => attempt?,
+                // No operation outlasts this: purging relies on it.
+                Err(_elapsed) => Attempt::TooFew(Error::Timeout(format!("a change of {name}"))),
+            };
+            let why = match attempt {
                 Attempt::Over(outcome) => return Ok(outcome),
                 Attempt::Conflict { above: higher } => {
                     above = above.max(higher);

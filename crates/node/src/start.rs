@@ -238,6 +238,22 @@ impl Node {
         self.inner.remove_bucket(bucket).await
     }
 
+    /// How many members the layout that this node knows lists.
+    pub fn members(&self) -> usize {
+        self.inner.layout_now().map_or(0, |layout| layout.present().count())
+    }
+
+    /// Whether a layout change is under way, as far as this node knows.
+    pub fn in_transition(&self) -> bool {
+        self.inner.layout_now().is_some_and(|layout| layout.previous.is_some())
+    }
+
+    /// How many tombstones (removed objects that are not forgotten yet) this node holds, at most a few
+    /// thousand of them.
+    pub async fn tombstones(&self) -> Result<usize, Error> {
+        Ok(self.inner.store.tombs(u64::MAX, None, usize::MAX).await?.len())
+    }
+
     /// The network at a glance.
     pub async fn status(&self) -> Result<Status, Error> {
         self.inner.status().await

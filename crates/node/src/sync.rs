@@ -158,10 +158,6 @@ async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Par
         floor = floor.max(purged);
         sources.push((node, buckets));
     }
-    if let Some(floor) = floor {
-        // What was forgotten there must not come here: who missed the purge can then be told to forget, too.
-        inner.store.raise_purge_floor(layout.version, partition, floor).await?;
-    }
     let own = own_buckets(inner, layout.version, partition).await?;
     for bucket in 0..BUCKETS {
         let place = usize::from(bucket);
@@ -169,6 +165,11 @@ async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Par
             let sources: Vec<NodeId> = sources.iter().map(|(node, _)| *node).collect();
             sync_bucket(inner, layout, partition, bucket, &sources).await?;
         }
+    }
+    if let Some(floor) = floor {
+        // What was forgotten there must not come here: who missed the purge can then be told to forget, too.
+        // Last, or what was adopted above would have been refused.
+        inner.store.raise_purge_floor(layout.version, partition, floor).await?;
     }
     Ok(())
 }

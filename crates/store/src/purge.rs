@@ -9,7 +9,7 @@
 use pando_core::{
     id::Partition,
     name::RegisterName,
-    register::{Ballot, LayoutVersion, State},
+    register::{Ballot, COUNTER_LIMIT, LayoutVersion, State},
 };
 use redb::ReadTransaction;
 
@@ -45,6 +45,7 @@ impl Store {
         ballot: Ballot,
     ) -> Result<Purge, Error> {
         rows::check_name(&name)?;
+        check_floor(layout, ballot)?;
         self.change(4, move |group| {
             let known = group.shared.known_layout();
             if known != layout {
@@ -77,6 +78,7 @@ impl Store {
         partition: Partition,
         ballot: Ballot,
     ) -> Result<bool, Error> {
+        check_floor(layout, ballot)?;
         self.change(1, move |group| {
             let same = group.shared.known_layout() == layout;
             if same {
@@ -135,6 +137,14 @@ pub(crate) fn clear(group: &mut Group<'_>) -> Result<bool, Error> {
         group.remove_register(&name)?;
     }
     Ok(true)
+}
+
+/// A floor that no honest node has would close the partition to new registers for ever.
+fn check_floor(layout: LayoutVersion, ballot: Ballot) -> Result<(), Error> {
+    if ballot.layout > layout || ballot.counter >= COUNTER_LIMIT {
+        return Err(Error::Malformed { what: "a purge floor above all ballots" });
+    }
+    Ok(())
 }
 
 pub(crate) fn floor(txn: &ReadTransaction, partition: Partition) -> Result<Option<Ballot>, Error> {
