@@ -10,15 +10,17 @@ mod client;
 mod explore;
 mod intern;
 mod judge;
+mod layouts;
 mod node;
+mod reconfig;
 mod rules;
+mod run;
 mod sameness;
 mod tell;
 mod world;
 
-use explore::{Bounds, explore};
-use rules::{Broken, Config, Kind, Op};
-use world::Model;
+use explore::Bounds;
+use rules::{Broken, Config, Kind, Leavers, Op};
 
 const HELP: &str = "\
 Explores the register protocol, run by the production code, in every order within bounds.
@@ -45,7 +47,7 @@ Explores the register protocol, run by the production code, in every order withi
 
 Exit status: 0 if nothing is wrong, 1 if something is, 2 if the arguments are.";
 
-const RULES: [Broken; 12] = [
+const RULES: [Broken; 25] = [
     Broken::RestartForgets,
     Broken::AcceptsBelow,
     Broken::LearnsUnchosen,
@@ -58,6 +60,19 @@ const RULES: [Broken; 12] = [
     Broken::DeclinesLightly,
     Broken::DeclinesOnNothing,
     Broken::FailedWriteGoesOn,
+    Broken::SyncFromOne,
+    Broken::SyncTakesHighest,
+    Broken::StayersSkipSync,
+    Broken::EndsEarly,
+    Broken::NoFence,
+    Broken::LayoutLost,
+    Broken::NewMajorityOnly,
+    Broken::PurgeByMajority,
+    Broken::PurgeWithoutFloor,
+    Broken::PurgeWithoutGrace,
+    Broken::PurgeInTransition,
+    Broken::PurgeUnfenced,
+    Broken::RefusedIsNotRewritten,
 ];
 
 fn main() -> ExitCode {
@@ -67,7 +82,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match parse(&arguments) {
-        Ok((config, bounds)) => run(config, bounds),
+        Ok((config, bounds, walks)) => run(config, bounds, walks),
         Err(why) => {
             eprintln!("{why}\n\n{HELP}");
             ExitCode::from(2)
@@ -75,16 +90,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config, bounds: Bounds) -> ExitCode {
-    println!("{}: {config:#?}\n{bounds:?}", config.name);
-    let mut model = Model::new(config);
+fn run(config: Config, bounds: Bounds, walks: Option<(u64, u64)>) -> ExitCode {
+    println!("{}: {config:?}\n{bounds:?}", config.name);
     let start = Instant::now();
-    let report = explore(&mut model, bounds);
+    let (report, events) = run::run(config, bounds, walks);
     let seconds = start.elapsed().as_secs_f64();
     let seen = if report.exhausted { "every reachable state was seen" } else { "stopped before the end" };
     println!("{} states, {} moves, depth {}: {seen}", report.states, report.moves, report.depth);
     println!("{seconds:.1} s, {:.0} states/s", report.states as f64 / seconds);
-    for (event, count) in &model.events {
+    for (event, count) in &events {
         println!("  {count:>12}  {event}");
     }
     match report.violation {
@@ -102,12 +116,13 @@ fn run(config: Config, bounds: Bounds) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<(Config, Bounds), String> {
+fn parse(arguments: &[String]) -> Result<(Config, Bounds, Option<(u64, u64)>), String> {
     let mut config =
         Config { tries: 2, counters: 4, restarts: 1, learn: true, ..cases::config("yours", &[]) };
     config.scripts = scripts("pp,ar,1")?;
     let mut bounds = Bounds { states: 20_000_000, depth: 1000 };
     let mut clocks = Vec::new();
+    let (mut walks, mut seed) = (None, 1);
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{flag} needs a value"));
@@ -124,8 +139,14 @@ fn parse(arguments: &[String]) -> Result<(Config, Bounds), String> {
             "--silent" => config.learn = false,
             "--detached" => config.detached = true,
             "--broken" => config.broken = Some(rule(value()?)?),
+            "--rounds" => config.rounds = number(value()?)?,
+            "--syncers" => config.syncers = number(value()?)?,
+            "--leavers" => config.leavers = leavers(value()?)?,
+            "--no-prelude" => config.prelude.clear(),
             "--case" => config = case(value()?)?,
             "--states" => bounds.states = number::<usize>(value()?)?.min(u32::MAX as usize),
+            "--walks" => walks = Some(number(value()?)?),
+            "--seed" => seed = number(value()?)?,
             "--depth" => bounds.depth = number(value()?)?,
             _ => return Err(format!("{flag} is not known")),
         }
@@ -138,7 +159,7 @@ fn parse(arguments: &[String]) -> Result<(Config, Bounds), String> {
     if config.counters > 30 || config.clocks.iter().any(|clock| *clock > 30) {
         return Err("counters of the model are at most 30".to_string());
     }
-    Ok((config, bounds))
+    Ok((config, bounds, walks.map(|walks| (walks, seed))))
 }
 
 fn number<N: std::str::FromStr>(text: impl AsRef<str>) -> Result<N, String> {
@@ -150,6 +171,13 @@ fn rule(name: &str) -> Result<Broken, String> {
         .into_iter()
         .find(|rule| format!("{rule:?}") == name)
         .ok_or_else(|| format!("no rule is named {name:?}"))
+}
+
+fn leavers(name: &str) -> Result<Leavers, String> {
+    [Leavers::DropSometime, Leavers::DropWhenNew, Leavers::DropIfAway, Leavers::GatePurge]
+        .into_iter()
+        .find(|leavers| format!("{leavers:?}") == name)
+        .ok_or_else(|| format!("nothing is named {name:?}"))
 }
 
 fn case(name: &str) -> Result<Config, String> {
@@ -164,6 +192,7 @@ fn case(name: &str) -> Result<Config, String> {
         "failures" => cases::failures(),
         "detached-writes" => cases::detached_writes(),
         "detached-reads" => cases::detached_reads(),
+        "join" => reconfig::cases::join(),
         other => cases::broken(rule(other)?),
     })
 }
