@@ -64,7 +64,7 @@ pub(crate) struct Effect {
     pub(crate) tell: Option<Mark>,
     /// Its operation is over.
     pub(crate) answer: Option<Answer>,
-    /// It ends having seen this to be settled.
+    /// It ends having seen that the value at this ballot is settled.
     pub(crate) settled: Option<Mark>,
     /// Worth counting, so that a test can see that it happened.
     pub(crate) event: Option<&'static str>,
@@ -93,8 +93,6 @@ pub(crate) struct Client {
     /// Replies under way, where they travel by themselves.
     inbox: Vec<(u8, Reply)>,
     change: Option<Change>,
-    /// Whether what is found is written back even if it is settled.
-    rewrite: bool,
     tries: u8,
     /// The highest counter used.
     last: u64,
@@ -113,7 +111,6 @@ impl Client {
             heard: [None; NODES],
             inbox: Vec::new(),
             change: None,
-            rewrite: false,
             tries: 0,
             last: config.clocks.get(me).copied().unwrap_or_default(),
             above: 0,
@@ -149,14 +146,19 @@ impl Client {
         }
     }
 
+    /// Whether it may try again should this attempt fail.
+    pub(crate) fn is_last_try(&self, config: &Config) -> bool {
+        !self.may_attempt(config)
+    }
+
     /// Whether those heard are enough to stop waiting.
     pub(crate) fn heard_enough(&self, config: &Config) -> bool {
         config.layouts.joint(self.version).is_met(|owner| self.heard[owner].is_some())
     }
 
     /// Settles a register, as a node does that syncs.
-    pub(crate) fn settle(&mut self, register: u8, above: u64, rewrite: bool, config: &Config) -> Effect {
-        (self.at, self.tries, self.above, self.rewrite) = (register, config.tries, above, rewrite);
+    pub(crate) fn settle(&mut self, register: u8, above: u64, config: &Config) -> Effect {
+        (self.at, self.tries, self.above) = (register, config.tries, above);
         self.change = Some(Change::new(write_id(15)));
         self.attempt(config)
     }
@@ -164,7 +166,7 @@ impl Client {
     /// It forgets what it was doing.
     pub(crate) fn abandon(&mut self, config: &Config) {
         self.enter(Phase::Idle);
-        (self.at, self.change, self.tries, self.above, self.rewrite) = (0, None, 0, 0, false);
+        (self.at, self.change, self.tries, self.above) = (0, None, 0, 0);
         debug_assert!(usize::from(self.me) >= config.scripts.len(), "scripts are not abandoned");
     }
 
@@ -228,10 +230,11 @@ impl Client {
                         self.above = self.heard_refusals();
                         let found =
                             found.map(|found| (Mark::of(found.ballot), Chain::of(Some(&found.value))));
-                        let effect =
-                            self.decide(mark, found.map(|(_, chain)| chain), settled && !self.rewrite, config);
+                        let effect = self.decide(mark, found.map(|(_, chain)| chain), settled, config);
                         match effect.answer {
-                            Some(Answer::Saw(_)) => Effect { settled: found.map(|(mark, _)| mark), ..effect },
+                            Some(Answer::Saw(_) | Answer::Written) => {
+                                Effect { settled: found.map(|(mark, _)| mark), ..effect }
+                            }
                             _ => effect,
                         }
                     }
@@ -285,7 +288,7 @@ impl Client {
     fn end(&mut self, answer: Answer) -> Effect {
         self.enter(Phase::Idle);
         self.at += 1;
-        (self.change, self.tries, self.above, self.rewrite) = (None, 0, 0, false);
+        (self.change, self.tries, self.above) = (None, 0, 0);
         Effect::answer(answer)
     }
 
@@ -402,7 +405,7 @@ impl Client {
             ReadStep::Value(value) => {
                 let tell = value.as_ref().map(|value| Mark::of(value.ballot));
                 let chain = Chain::of(value.as_ref().map(|value| &value.value));
-                Effect { tell, ..self.end(Answer::Saw(chain)) }.event("read, agreed")
+                Effect { tell, settled: tell, ..self.end(Answer::Saw(chain)) }.event("read, agreed")
             }
             ReadStep::Settle { .. } if config.breaks(Broken::ReadTakesHighest) => {
                 let held = |reply: &Reply| if let Reply::Value(held, _) = reply { *held } else { None };

@@ -7,7 +7,7 @@
 
 use crate::{
     client::Answer,
-    rules::{Chain, Config, Held, Mark, REGISTERS, op_of},
+    rules::{Broken, Chain, Config, Held, Mark, REGISTERS, op_of},
 };
 
 /// One ballot: what its proposer sent, and who held it at some time.
@@ -19,7 +19,8 @@ pub(crate) struct Attempt {
     pub(crate) op: u8,
     /// The value, once accepts are sent.
     pub(crate) chain: Option<Chain>,
-    /// A bit for each owner that ever accepted it, or learned it; or [`CHOSEN`].
+    /// A bit for each owner that ever accepted it, or learned it; [`CHOSEN`]; [`ACCEPTED`]. With both of these,
+    /// who held it no longer matters.
     pub(crate) owners: u8,
     /// A bit for each layout under which owners are told that it is chosen.
     pub(crate) told: u8,
@@ -27,8 +28,10 @@ pub(crate) struct Attempt {
     pub(crate) beside: u8,
 }
 
-/// Once chosen, who held it no longer matters.
+/// It was chosen: held by enough that no later ballot misses it.
 pub(crate) const CHOSEN: u8 = 1 << 7;
+/// It was accepted by so many that its proposer may answer.
+pub(crate) const ACCEPTED: u8 = 1 << 6;
 
 impl Attempt {
     /// An attempt that sent its prepares.
@@ -38,22 +41,39 @@ impl Attempt {
 
     /// Whether it was chosen.
     pub(crate) fn is_chosen(&self) -> bool {
-        self.owners == CHOSEN
+        self.owners & CHOSEN != 0
+    }
+
+    /// It is held by enough owners of a later layout. Says whether that made it chosen.
+    pub(crate) fn choose_late(&mut self) -> bool {
+        let before = self.is_chosen();
+        self.owners |= CHOSEN;
+        !before
+    }
+
+    /// Whether it was accepted by so many that its proposer may answer.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.owners & ACCEPTED != 0
     }
 
     /// Notes that `owner` accepted it. Says whether that made it chosen: a majority of the owners of its layout,
     /// of those to come if there are two groups. (No ballot that could be prepared then, under its layout or
     /// a later one, misses it. The proposer asks for more before it answers.)
     pub(crate) fn note_accepted(&mut self, owner: usize, config: &Config) -> bool {
-        if self.is_chosen() {
+        let before = self.is_chosen();
+        let (layouts, version) = (&config.layouts, self.mark.layout());
+        if self.owners == CHOSEN | ACCEPTED || layouts.joint(version).place(owner).is_none() {
             return false;
         }
         self.owners |= 1 << owner;
-        let slots = config.layouts.slots(self.mark.layout());
-        if slots.is_met(|owner| self.owners >> owner & 1 == 1) {
-            self.owners = CHOSEN;
+        let held = |owner: usize| self.owners >> owner & 1 == 1;
+        let slots = layouts.slots(version).is_met(held);
+        let all = config.breaks(Broken::NewMajorityOnly) && slots || layouts.joint(version).is_met(held);
+        self.owners |= if slots { CHOSEN } else { 0 } | if all { ACCEPTED } else { 0 };
+        if self.is_chosen() && self.is_accepted() {
+            self.owners = CHOSEN | ACCEPTED;
         }
-        self.is_chosen()
+        self.is_chosen() && !before
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! All registers of the model are in one partition; a node is known by its number.
 
+use std::sync::Arc;
+
 use pando_core::{
     id::{NetworkId, NodeId, Partition},
     layout::{self, Layout, Member, MemberState, Replicas, Slots},
@@ -50,7 +52,7 @@ struct Version {
 
 /// All versions there will ever be, in their order; which are decided yet is the world's to know.
 #[derive(Clone, Debug)]
-pub(crate) struct Layouts(Vec<Version>);
+pub(crate) struct Layouts(Arc<[Version]>);
 
 impl Layouts {
     /// One version, of nodes 0, 1 and 2.

@@ -20,6 +20,7 @@ mod tell;
 mod world;
 
 use explore::Bounds;
+use layouts::Layouts;
 use rules::{Broken, Config, Kind, Leavers, Op};
 
 const HELP: &str = "\
@@ -47,7 +48,7 @@ Explores the register protocol, run by the production code, in every order withi
 
 Exit status: 0 if nothing is wrong, 1 if something is, 2 if the arguments are.";
 
-const RULES: [Broken; 25] = [
+const RULES: [Broken; 24] = [
     Broken::RestartForgets,
     Broken::AcceptsBelow,
     Broken::LearnsUnchosen,
@@ -71,8 +72,7 @@ const RULES: [Broken; 25] = [
     Broken::PurgeWithoutFloor,
     Broken::PurgeWithoutGrace,
     Broken::PurgeInTransition,
-    Broken::PurgeUnfenced,
-    Broken::RefusedIsNotRewritten,
+    Broken::RefusedIsSkipped,
 ];
 
 fn main() -> ExitCode {
@@ -140,7 +140,9 @@ fn parse(arguments: &[String]) -> Result<(Config, Bounds, Option<(u64, u64)>), S
             "--detached" => config.detached = true,
             "--broken" => config.broken = Some(rule(value()?)?),
             "--rounds" => config.rounds = number(value()?)?,
-            "--syncers" => config.syncers = number(value()?)?,
+            "--layouts" => config.layouts = layouts(value()?)?,
+            "--syncers" => config.syncers = nodes(value()?)?.iter().map(|node| 1 << node).sum(),
+            "--purges" => config.purges = true,
             "--leavers" => config.leavers = leavers(value()?)?,
             "--no-prelude" => config.prelude.clear(),
             "--case" => config = case(value()?)?,
@@ -173,6 +175,19 @@ fn rule(name: &str) -> Result<Broken, String> {
         .ok_or_else(|| format!("no rule is named {name:?}"))
 }
 
+fn nodes(text: &str) -> Result<Vec<u16>, String> {
+    let node = |letter: char| ('a'..='e').position(|known| known == letter).map(|node| node as u16);
+    text.chars().map(|letter| node(letter).ok_or_else(|| format!("{letter:?} is not a node"))).collect()
+}
+
+fn layouts(text: &str) -> Result<Layouts, String> {
+    let sets = text.split(',').map(nodes).collect::<Result<Vec<_>, _>>()?;
+    if sets.len() > 4 || sets.iter().any(Vec::is_empty) {
+        return Err("four sets of owners at most, and none empty".to_string());
+    }
+    Ok(Layouts::line(&sets.iter().map(Vec::as_slice).collect::<Vec<_>>(), false))
+}
+
 fn leavers(name: &str) -> Result<Leavers, String> {
     [Leavers::DropSometime, Leavers::DropWhenNew, Leavers::DropIfAway, Leavers::GatePurge]
         .into_iter()
@@ -193,6 +208,16 @@ fn case(name: &str) -> Result<Config, String> {
         "detached-writes" => cases::detached_writes(),
         "detached-reads" => cases::detached_reads(),
         "join" => reconfig::cases::join(),
+        "purge" => reconfig::cases::purge(),
+        "stale" => reconfig::cases::stale(Leavers::GatePurge),
+        "stale-sometime" => reconfig::cases::stale(Leavers::DropSometime),
+        "stale-new" => reconfig::cases::stale(Leavers::DropWhenNew),
+        "stale-away" => reconfig::cases::stale(Leavers::DropIfAway),
+        "grow" => reconfig::cases::grow(),
+        "pairs" => reconfig::cases::pairs(Leavers::GatePurge),
+        "there" => reconfig::cases::there_and_back(Leavers::GatePurge),
+        "return" => reconfig::cases::purge_and_return(Leavers::GatePurge),
+        "return-away" => reconfig::cases::purge_and_return(Leavers::DropIfAway),
         other => cases::broken(rule(other)?),
     })
 }

@@ -201,10 +201,8 @@ pub(crate) enum Broken {
     PurgeWithoutGrace,
     /// A tombstone is forgotten during a transition, when the new owners hold it.
     PurgeInTransition,
-    /// A tombstone is forgotten under whatever layout the owner knows.
-    PurgeUnfenced,
-    /// A row whose learning was refused is settled, but not written back.
-    RefusedIsNotRewritten,
+    /// What a new owner may not adopt, because of its purge floor, it does without.
+    RefusedIsSkipped,
 }
 
 /// What becomes of the rows of a node that is no owner (any more), which come to light if it returns.
@@ -267,12 +265,16 @@ pub(crate) struct Config {
 /// What has happened at the start; nodes are given as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scene {
-    /// A client did its next operation under the newest layout, heard by these nodes.
-    Op(usize, u8),
+    /// A client did its next operation under a layout, heard by these nodes.
+    Op(usize, u8, u8),
     /// What was chosen last was told to these nodes.
     Told(u8),
     /// A node synced from these nodes.
     Sync(usize, u8),
+    /// These nodes took what was proposed for a register, and said what they must for its tombstone to be forgotten.
+    Ready(u8, u8),
+    /// These nodes forgot a tombstone.
+    Purged(u8),
 }
 
 impl Config {

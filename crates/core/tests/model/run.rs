@@ -14,7 +14,7 @@ pub(crate) type Events = BTreeMap<&'static str, u64>;
 
 /// All that may happen, or `walks` from a seed.
 pub(crate) fn run(config: Config, bounds: Bounds, walks: Option<(u64, u64)>) -> (Report, Events) {
-    if config.layouts.last() == 1 {
+    if config.layouts.last() == 1 && !config.purges {
         let mut model = world::Model::new(config);
         let report = match walks {
             None => explore(&mut model, bounds),

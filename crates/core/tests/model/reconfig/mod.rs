@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    client::{Client, Phase},
+    client::Client,
     explore::{Successor, System},
     intern::{Interner, Mix},
     judge::{Attempt, History},
@@ -65,8 +65,10 @@ pub(crate) enum Action {
     StopWaiting(usize),
     /// Whoever has this session hears that too many refuse.
     Conflict(usize),
-    /// A message about a register, of a session, reaches a node; whether the reply is heard.
-    Exchange(Message, u8, usize, usize, Reply, bool),
+    /// Whoever has this session hears that what it proposed is chosen.
+    Chosen(usize),
+    /// A message about a register, of a session, reaches a node. Replies to reads and prepares are heard.
+    Exchange(Message, u8, usize, usize, Reply),
     /// A node that syncs is shown what a previous owner holds.
     Page(usize, usize),
     /// A node gives up to settle a register.
@@ -194,6 +196,7 @@ impl Model {
         if self.config.broken.is_some() {
             return world.attempts;
         }
+        let layouts = self.config.layouts.clone();
         let mut attempts = self.attempts.item(world.attempts).clone();
         let before = attempts.len();
         attempts.retain(|attempt| {
@@ -209,12 +212,11 @@ impl Model {
                 })
                 || {
                     let accept = attempt.chain.map(|chain| Message::Accept(attempt.mark, chain));
-                    let owners = self.config.layouts.joint(attempt.mark.layout()).nodes.clone();
-                    let messages = [Some(Message::Prepare(attempt.mark)), accept];
-                    messages.into_iter().flatten().any(|message| {
+                    let owners = &layouts.joint(attempt.mark.layout()).nodes;
+                    accept.is_some_and(|accept| {
                         owners.iter().any(|owner| {
                             let node = world.nodes[usize::from(*owner)];
-                            self.handle(node, register, message).0 != node
+                            self.handle(node, register, accept).2
                         })
                     })
                 }
@@ -236,24 +238,33 @@ impl Model {
     fn after_scene(&mut self, mut world: World, scene: Scene) -> World {
         let mut out = Vec::new();
         let ends = |model: &Self, world: &World| match scene {
-            Scene::Op(client, _) => (model.client(world, client).op(&model.config), 0),
-            Scene::Told(_) => (None, 0),
-            Scene::Sync(..) => (None, model.decided(world)),
+            Scene::Op(client, ..) => Some(model.client(world, client).op(&model.config).unwrap_or_default()),
+            Scene::Sync(node, _) => {
+                let synced = model.commons.item(world.common).synced;
+                Some(synced.iter().map(|synced| synced >> node & 1).sum())
+            }
+            _ => None,
         };
         let begun = ends(self, &world);
         for _ in 0..100 {
             out.clear();
             self.successors(&world, &mut out);
-            let decided = self.decided(&world);
             let among = |nodes: u8, node: usize| nodes >> node & 1 == 1;
             let next = out.iter().find(|next| match (scene, next.action) {
-                (Scene::Op(client, _), Action::Begin(other, version)) => client == other && version == decided,
-                (Scene::Op(client, nodes), Action::Exchange(_, _, session, node, _, true)) => {
+                (Scene::Op(client, version, _), Action::Begin(other, begun)) => client == other && version == begun,
+                (Scene::Op(client, _, nodes), Action::Exchange(_, _, session, node, _)) => {
                     client == session && among(nodes, node)
                 }
+                (Scene::Op(client, ..), Action::Chosen(session)) => client == session,
+                (Scene::Sync(node, _), Action::Chosen(session)) => session == sync::session(node),
                 (Scene::Told(nodes), Action::Exchange(Message::Learn(..), _, _, node, ..)) => among(nodes, node),
+                (Scene::Ready(of, nodes), Action::Exchange(Message::Accept(..), register, _, node, _)) => {
+                    of == register && among(nodes, node)
+                }
+                (Scene::Ready(of, nodes), Action::Say(register, node)) => of == register && among(nodes, node),
+                (Scene::Purged(nodes), Action::Purge(_, node)) => among(nodes, node),
                 (Scene::Sync(node, nodes), Action::Page(other, owner)) => node == other && among(nodes, owner),
-                (Scene::Sync(node, nodes), Action::Exchange(_, _, session, owner, _, true)) => {
+                (Scene::Sync(node, nodes), Action::Exchange(_, _, session, owner, _)) => {
                     session == sync::session(node) && among(nodes, owner)
                 }
                 _ => false,
@@ -261,11 +272,11 @@ impl Model {
             let Some(next) = next else { break };
             assert!(next.violation.is_none(), "{:?}", next.violation);
             world = next.state;
-            if !matches!(scene, Scene::Told(_) | Scene::Sync(..)) && ends(self, &world) != begun {
+            if ends(self, &world) != begun {
                 return world;
             }
         }
-        assert!(matches!(scene, Scene::Told(_) | Scene::Sync(..)), "{scene:?} could not be played");
+        assert!(begun.is_none(), "{scene:?} could not be played");
         world
     }
 }
@@ -307,11 +318,24 @@ impl System for Model {
     }
 
     fn successors(&mut self, world: &World, out: &mut Out) {
+        let sessions: Vec<usize> = self.sessions().collect();
+        for session in &sessions {
+            let before = out.len();
+            self.chosen(world, *session, out);
+            // An answer that comes sooner allows more afterwards, and is judged no less.
+            let only_answers = *session < CLIENTS && !self.config.learn;
+            if only_answers && out.len() > before && self.client(world, *session).is_last_try(&self.config) {
+                out.drain(..before);
+                return;
+            }
+        }
         for client in 0..self.config.scripts.len() {
             self.client_moves(world, client, out);
         }
-        for session in self.sessions().collect::<Vec<_>>() {
-            self.refuse(world, session, out);
+        for session in sessions {
+            if !self.client(world, session).is_last_try(&self.config) {
+                self.refuse(world, session, out);
+            }
         }
         for attempt in &self.attempts.item(world.attempts).clone() {
             self.attempt_moves(world, attempt, out);
@@ -327,14 +351,5 @@ impl System for Model {
 
     fn describe(&self, before: &World, action: Action, after: &World) -> String {
         tell::tell(self, before, action, after)
-    }
-}
-
-/// Whether a client waits for the reply to a message of an attempt.
-fn waits_for(client: &Client, message: Message) -> bool {
-    match (client.phase(), message) {
-        (Phase::Preparing(mark), Message::Prepare(other)) => *mark == other,
-        (Phase::Accepting(mark, _), Message::Accept(other, _)) => *mark == other,
-        _ => false,
     }
 }

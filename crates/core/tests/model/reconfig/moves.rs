@@ -5,7 +5,6 @@ use pando_core::register::acceptor::LearnOutcome;
 use super::{
     Action, Model, Out, World, purge, sync,
     sync::{Page, Syncer},
-    waits_for,
 };
 use crate::{
     client::{Answer, Client, Effect, Phase},
@@ -13,7 +12,7 @@ use crate::{
     judge::Attempt,
     layouts::NODES,
     node::{Message, Node, Reply},
-    rules::{Broken, Chain, Config, Leavers, Mark, REGISTERS},
+    rules::{Broken, Config, Leavers, Mark, REGISTERS},
     world::CLIENTS,
 };
 
@@ -69,6 +68,10 @@ impl Model {
             world.attempts = self.attempts.number(attempts);
         }
         let answer = effect.answer?;
+        let found = effect.settled.and_then(|mark| self.settled(world, mark));
+        if found.is_some() {
+            return found;
+        }
         let attempts = self.attempts.item(world.attempts);
         let mut history = self.histories.item(world.history).clone();
         if self.config.ops().count() < usize::from(op) {
@@ -78,6 +81,20 @@ impl Model {
         let verdict = history.end(op, answer, attempts, &self.config);
         world.history = self.histories.number(history);
         verdict.err()
+    }
+
+    /// Someone saw that enough owners hold the value at a ballot. If these are the owners of a later layout than the
+    /// ballot's, that is when it is chosen: a row that a returning owner kept may come to this.
+    fn settled(&mut self, world: &mut World, mark: Mark) -> Option<String> {
+        let mut attempts = self.attempts.item(world.attempts).clone();
+        let attempt = attempts.iter_mut().find(|attempt| attempt.mark == mark)?;
+        if !attempt.choose_late() {
+            return None;
+        }
+        *self.events.entry("chosen late").or_default() += 1;
+        let violation = self.histories.item(world.history).choose(mark, &attempts, &self.config).err();
+        world.attempts = self.attempts.number(attempts);
+        violation
     }
 
     pub(super) fn client_moves(&mut self, world: &World, client: usize, out: &mut Out) {
@@ -98,14 +115,14 @@ impl Model {
             }
             Phase::Reading => {
                 let register = self.config.op(op).register;
-                for owner in self.config.layouts.joint(version).nodes.clone() {
-                    let owner = usize::from(owner);
+                let layouts = self.config.layouts.clone();
+                for owner in layouts.joint(version).nodes.iter().map(|owner| usize::from(*owner)) {
                     let (after, reply, _) = self.handle(world.nodes[owner], register, Message::Read(version));
                     if state.awaits(owner) && reply != Reply::Silent {
                         let mut next = *world;
                         next.nodes[owner] = after;
                         let action =
-                            Action::Exchange(Message::Read(version), register, client, owner, reply, true);
+                            Action::Exchange(Message::Read(version), register, client, owner, reply);
                         self.step(next, client, action, out, |client, config| client.hear(owner, reply, config));
                     }
                 }
@@ -149,7 +166,8 @@ impl Model {
             _ => Some(Message::Prepare(mark)),
         };
         let Some(message) = message else { return };
-        let owners = self.config.layouts.joint(mark.layout()).clone();
+        let layouts = self.config.layouts.clone();
+        let owners = layouts.joint(mark.layout());
         let mut refusals = [None; NODES];
         for owner in owners.nodes.iter().map(|owner| usize::from(*owner)) {
             let (_, reply, _) = self.handle(world.nodes[owner], register, message);
@@ -166,14 +184,31 @@ impl Model {
         }
     }
 
+    /// Someone hears that what it proposed is accepted by enough. (Which of them it hears one by one does not matter.)
+    pub(super) fn chosen(&mut self, world: &World, session: usize, out: &mut Out) {
+        let state = self.client(world, session);
+        let Phase::Accepting(mark, _) = *state.phase() else { return };
+        let attempts = self.attempts.item(world.attempts);
+        if !attempts.iter().any(|attempt| attempt.mark == mark && attempt.is_accepted()) {
+            return;
+        }
+        self.step(*world, session, Action::Chosen(session), out, |client, config| {
+            let mut effects = (0..NODES).map(|owner| client.hear(owner, Reply::Accepted, config));
+            effects.find(|effect| *effect != Effect::default()).unwrap_or_default()
+        });
+    }
+
     // ---- messages of attempts
 
     pub(super) fn attempt_moves(&mut self, world: &World, attempt: &Attempt, out: &mut Out) {
         let layouts = self.config.layouts.clone();
-        for owner in &layouts.joint(attempt.mark.layout()).nodes {
-            self.deliver(world, attempt, Message::Prepare(attempt.mark), usize::from(*owner), out);
+        let waits = self.client(world, attempt.mark.client()).phase() == &Phase::Preparing(attempt.mark);
+        for owner in layouts.joint(attempt.mark.layout()).nodes.iter().map(|owner| usize::from(*owner)) {
+            if waits {
+                self.promise(world, attempt, owner, out);
+            }
             if let Some(chain) = attempt.chain {
-                self.deliver(world, attempt, Message::Accept(attempt.mark, chain), usize::from(*owner), out);
+                self.deliver(world, attempt, Message::Accept(attempt.mark, chain), owner, out);
             }
         }
         let Some(chain) = attempt.chain else { return };
@@ -185,25 +220,32 @@ impl Model {
         }
     }
 
-    /// A message that was sent reaches an owner.
-    fn deliver(&mut self, world: &World, attempt: &Attempt, message: Message, owner: usize, out: &mut Out) {
+    /// An owner promises, and is heard. (A promise that is not heard does nothing but make its owner refuse.)
+    fn promise(&mut self, world: &World, attempt: &Attempt, owner: usize, out: &mut Out) {
         let register = self.config.op(attempt.op).register;
-        let session = attempt.mark.client();
-        let node = world.nodes[owner];
-        let (after, reply, wrote) = self.handle(node, register, message);
-        let mut next = *world;
-        next.nodes[owner] = after;
-        let violation = if wrote { self.written(&mut next, attempt.mark, owner) } else { None };
-        if after != node || violation.is_some() {
-            let action = Action::Exchange(message, register, session, owner, reply, false);
-            out.push(Successor { action, state: next, violation });
-        }
-        let client = self.client(world, session);
-        let heard = !matches!(reply, Reply::Refused(_) | Reply::Silent);
-        if heard && waits_for(client, message) && client.awaits(owner) {
-            let action = Action::Exchange(message, register, session, owner, reply, true);
+        let (session, message) = (attempt.mark.client(), Message::Prepare(attempt.mark));
+        let (after, reply, _) = self.handle(world.nodes[owner], register, message);
+        if matches!(reply, Reply::Promised(_)) && self.client(world, session).awaits(owner) {
+            let mut next = *world;
+            next.nodes[owner] = after;
+            let action = Action::Exchange(message, register, session, owner, reply);
             self.step(next, session, action, out, |client, config| client.hear(owner, reply, config));
         }
+    }
+
+    /// A message that was sent reaches an owner. Whether the reply is heard is told by [`Model::chosen`].
+    fn deliver(&mut self, world: &World, attempt: &Attempt, message: Message, owner: usize, out: &mut Out) {
+        let register = self.config.op(attempt.op).register;
+        let node = world.nodes[owner];
+        let (after, reply, wrote) = self.handle(node, register, message);
+        if after == node || !wrote {
+            return;
+        }
+        let mut next = *world;
+        next.nodes[owner] = after;
+        let violation = self.written(&mut next, attempt.mark, owner);
+        let action = Action::Exchange(message, register, attempt.mark.client(), owner, reply);
+        out.push(Successor { action, state: next, violation });
     }
 
     /// Notes that an owner holds the value of an attempt; says what is wrong if that makes it chosen.
@@ -229,7 +271,9 @@ impl Model {
             return;
         }
         let layouts = self.config.layouts.clone();
-        if matches!(self.syncer(world, node).client.phase(), Phase::Preparing(_) | Phase::Accepting(..)) {
+        let syncer = self.syncer(world, node);
+        let may_go_on = syncer.rounds > 0 || !syncer.client.is_last_try(&self.config);
+        if may_go_on && syncer.client.phase().mark().is_some() {
             self.step(*world, sync::session(node), Action::GiveUp(node), out, |client, config| {
                 client.time_out(config)
             });
@@ -292,7 +336,7 @@ impl Model {
             match highest {
                 _ if !agree => {
                     self.count("sync, differed");
-                    syncer.must_settle(register, false);
+                    syncer.unsettled |= 1 << register;
                 }
                 None if carry && own.held(register).is_some_and(|(mark, _)| Some(mark) <= floor) => {
                     self.count("sync, stale row dropped");
@@ -307,7 +351,8 @@ impl Model {
                     LearnOutcome::Already => {}
                     LearnOutcome::Refused(_) => {
                         self.count("sync, refused");
-                        syncer.must_settle(register, !self.config.breaks(Broken::RefusedIsNotRewritten));
+                        let skip = self.config.breaks(Broken::RefusedIsSkipped);
+                        syncer.unsettled |= u8::from(!skip) << register;
                     }
                 },
             }
@@ -323,9 +368,9 @@ impl Model {
             let heights = syncer.pages.iter().flatten().map(|page| page.heights[usize::from(register)]);
             let own = self.nodes.item(world.nodes[node]).height(register);
             let above = heights.max().unwrap_or_default().max(own);
-            let (version, rewrite) = (syncer.version, syncer.rewrite >> register & 1 == 1);
+            let version = syncer.version;
             syncer.client.learn(version);
-            let effect = syncer.client.settle(register, above, rewrite, &self.config);
+            let effect = syncer.client.settle(register, above, &self.config);
             let op = syncer.client.op(&self.config).unwrap_or_default();
             violation = self.carry_out(world, op, version, effect);
             if effect.answer.is_some() {
@@ -352,40 +397,25 @@ impl Model {
         effect: Effect,
     ) -> Option<String> {
         let register = self.config.op(op).register;
-        let Some(answer) = effect.answer else {
-            world.syncers[node] = self.syncers.number(syncer);
-            return None;
-        };
         let mut own = self.nodes.item(world.nodes[node]).clone();
-        let Answer::Saw(chain) = answer else {
-            syncer.stop(&self.config);
-            world.syncers[node] = self.syncers.number(syncer);
-            return None;
-        };
         let mut violation = None;
-        let fenced = own.fences(syncer.version, &self.config);
-        if fenced {
-            syncer.stop(&self.config);
-            world.syncers[node] = self.syncers.number(syncer);
-            return None;
-        }
-        syncer.unsettled &= !(1 << register);
-        if let Some(mark) = effect.settled {
-            let chain: Chain = chain;
-            match own.learn(register, mark, chain) {
-                LearnOutcome::Write => violation = self.written(world, mark, node),
-                LearnOutcome::Already => {}
-                LearnOutcome::Refused(_) => {
-                    self.count("sync, refused");
-                    let rewrite = !self.config.breaks(Broken::RefusedIsNotRewritten);
-                    if rewrite {
-                        syncer.must_settle(register, true);
-                    }
+        match effect.answer {
+            None => {}
+            Some(Answer::Saw(chain)) if !own.fences(syncer.version, &self.config) => {
+                syncer.unsettled &= !(1 << register);
+                // A refusal does not matter here: what is settled is held by a majority of the new owners.
+                if let Some(mark) = effect.settled
+                    && own.learn(register, mark, chain) == LearnOutcome::Write
+                {
+                    violation = self.written(world, mark, node);
                 }
+                world.nodes[node] = self.nodes.number(own);
+                return violation.or(self.go_on(world, node, syncer));
             }
+            Some(_) => syncer.stop(&self.config),
         }
-        world.nodes[node] = self.nodes.number(own);
-        violation.or(self.go_on(world, node, syncer))
+        world.syncers[node] = self.syncers.number(syncer);
+        violation
     }
 
     // ---- faults

@@ -67,10 +67,7 @@ pub(crate) fn tombstone(node: &Node, register: u8, config: &Config) -> Option<Ma
 
 /// A node is told to forget a tombstone: it does if it holds exactly that.
 pub(crate) fn forget(node: &mut Node, register: u8, purging: Purging, config: &Config) {
-    if !config.breaks(Broken::PurgeUnfenced) && node.fences(purging.version, config) {
-        return;
-    }
-    if tombstone(node, register, config) != Some(purging.mark) {
+    if node.fences(purging.version, config) || tombstone(node, register, config) != Some(purging.mark) {
         return;
     }
     node.drop_row(register);

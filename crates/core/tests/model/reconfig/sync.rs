@@ -43,8 +43,6 @@ pub(crate) struct Syncer {
     pub(crate) pages: [Option<Page>; NODES],
     /// The registers that it has to settle, as bits.
     pub(crate) unsettled: u8,
-    /// Those of them that must be written back.
-    pub(crate) rewrite: u8,
     /// It settles with this.
     pub(crate) client: Client,
 }
@@ -62,7 +60,6 @@ impl Syncer {
             rounds: 0,
             pages: [None; NODES],
             unsettled: 0,
-            rewrite: 0,
             client: Client::new(session(node), config),
         }
     }
@@ -91,18 +88,12 @@ impl Syncer {
     /// It forgets how far it was: it died, gave up, or is done.
     pub(crate) fn stop(&mut self, config: &Config) {
         self.pages = [None; NODES];
-        (self.unsettled, self.rewrite) = (0, 0);
+        self.unsettled = 0;
         self.client.abandon(config);
     }
 
     /// The register to settle next.
     pub(crate) fn next(&self) -> Option<u8> {
         (0..REGISTERS as u8).find(|register| self.unsettled >> register & 1 == 1)
-    }
-
-    /// Notes that a register must be settled.
-    pub(crate) fn must_settle(&mut self, register: u8, rewrite: bool) {
-        self.unsettled |= 1 << register;
-        self.rewrite |= u8::from(rewrite) << register;
     }
 }

@@ -24,10 +24,10 @@ pub(super) fn tell(model: &Model, before: &World, action: Action, after: &World)
         Action::Reread(client, version) => format!("client {client} reads anew under layout {version}"),
         Action::StopWaiting(client) => format!("client {client} stops waiting"),
         Action::Conflict(session) => format!("{} hears that too many refuse", who(session)),
-        Action::Exchange(message, register, session, node, reply, heard) => {
-            let lost = if heard { "" } else { "; the reply is lost" };
+        Action::Chosen(session) => format!("{} hears that enough accepted", who(session)),
+        Action::Exchange(message, register, session, node, reply) => {
             let (who, what) = (who(session), sent(message));
-            format!("{what} of {who} (register {register}) reaches {}: {}{lost}", letter(node), answer(reply))
+            format!("{what} of {who} (register {register}) reaches {}: {}", letter(node), answer(reply))
         }
         Action::Page(node, owner) => {
             format!("{} syncs and is shown what {} holds", letter(node), letter(owner))
