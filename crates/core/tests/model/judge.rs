@@ -132,7 +132,13 @@ impl History {
     }
 
     /// Someone settled a register and was told this.
-    pub(crate) fn settle(&self, op: u8, chain: Chain, attempts: &[Attempt], config: &Config) -> Result<(), String> {
+    pub(crate) fn settle(
+        &self,
+        op: u8,
+        chain: Chain,
+        attempts: &[Attempt],
+        config: &Config,
+    ) -> Result<(), String> {
         let register = config.op(op).register;
         let known = |other: Chain| other == self.seen_by(register, chain);
         if chain.len() > 0 && !self.chosen(attempts, register, config).any(|(_, other)| known(other)) {
@@ -142,11 +148,18 @@ impl History {
     }
 
     /// All chosen values of a register, by ballot, each with all that led to it.
-    fn chosen(&self, attempts: &[Attempt], register: u8, config: &Config) -> impl Iterator<Item = (Mark, Chain)> {
+    fn chosen(
+        &self,
+        attempts: &[Attempt],
+        register: u8,
+        config: &Config,
+    ) -> impl Iterator<Item = (Mark, Chain)> {
         attempts
             .iter()
             .filter(move |attempt| attempt.is_chosen() && config.op(attempt.op).register == register)
-            .filter_map(move |attempt| Some((attempt.mark, self.whole(register, attempt.mark, attempt.chain?))))
+            .filter_map(move |attempt| {
+                Some((attempt.mark, self.whole(register, attempt.mark, attempt.chain?)))
+            })
     }
 
     /// What was built above a purged tombstone on nothing was built on the tombstone.

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "what was explored, for `--nocapture`")]
 
 mod cases;
+mod changes;
 mod client;
 mod explore;
 mod intern;

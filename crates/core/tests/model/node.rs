@@ -126,10 +126,9 @@ impl Node {
                         |previous| previous.place(me).is_none(),
                     )
                 }
-                Leavers::DropIfAway => layouts.since(version, me).map_or_else(
-                    || !layouts.takes_part(version, me),
-                    |since| since > before,
-                ),
+                Leavers::DropIfAway => layouts
+                    .since(version, me)
+                    .map_or_else(|| !layouts.takes_part(version, me), |since| since > before),
             };
             if newcomer {
                 self.drop_rows();

@@ -267,8 +267,10 @@ pub(crate) struct Config {
 pub(crate) enum Scene {
     /// A client did its next operation under a layout, heard by these nodes.
     Op(usize, u8, u8),
-    /// What was chosen last was told to these nodes.
-    Told(u8),
+    /// A client began its next operation under a layout, was promised by some nodes, and accepted by others.
+    Part(usize, u8, u8, u8),
+    /// A client gave its operation up.
+    GaveUp(usize),
     /// A node synced from these nodes.
     Sync(usize, u8),
     /// These nodes took what was proposed for a register, and said what they must for its tombstone to be forgotten.

@@ -1,7 +1,7 @@
-//! The configurations in which layouts change.
+//! The configurations in which layouts change or tombstones are purged.
 
 use crate::{
-    cases::{ABSENT, DELETE, PUT, READ, config},
+    cases::{DELETE, PUT, READ, config},
     layouts::Layouts,
     rules::{Broken, Config, Kind, Leavers, Op, Scene},
 };
@@ -25,38 +25,46 @@ fn joining(name: &'static str, scripts: &[&[Op]]) -> Config {
     Config { layouts: line(&[&[0, 1, 2], &[1, 2, 3]]), counters: 2, ..config(name, scripts) }
 }
 
-/// One owner of three is replaced while two clients work.
-pub(crate) fn join() -> Config {
-    Config { syncers: C | D, prelude: vec![Scene::Op(0, 1, A | B)], ..joining("join", &[&[PUT], &[PUT]]) }
-}
-
-/// From a, b, c to b, c, d and to c, d, a: a returns, with its old disk. It starts when a, b and c hold a first
-/// write, c and d have synced, and it was deleted on b and c.
-fn returning(name: &'static str, scripts: &[&[Op]]) -> Config {
+/// One owner gets company, while writers retry under whichever layout they know.
+pub(crate) fn grow() -> Config {
     Config {
-        layouts: line(&[&[0, 1, 2], &[1, 2, 3], &[2, 3, 0]]),
-        counters: 3,
-        syncers: A | C | D,
-        purges: true,
-        prelude: vec![
-            Scene::Op(0, 1, A | B),
-            Scene::Sync(2, A | B),
-            Scene::Sync(3, A | B),
-            Scene::Op(0, 3, B | C),
-        ],
-        ..config(name, scripts)
+        layouts: line(&[&[0], &[0, 1]]),
+        counters: 2,
+        tries: 2,
+        syncers: A | B,
+        ..config("grow", &[&[PUT], &[PUT, READ]])
     }
 }
 
-/// A node that was an owner returns, whose rows are those of before the delete; the tombstone is forgotten.
-pub(crate) fn stale(leavers: Leavers) -> Config {
-    let mut case = Config { leavers, ..returning("stale rows", &[&[PUT, DELETE], &[READ, PUT]]) };
-    let left = if leavers == Leavers::GatePurge { A } else { 0 };
-    case.prelude.extend([Scene::Ready(0, left | B | C | D), Scene::Purged(B | C | D)]);
-    case
+/// One of two owners is replaced, while two clients write.
+pub(crate) fn replace() -> Config {
+    Config {
+        layouts: line(&[&[0, 1], &[1, 2]]),
+        counters: 2,
+        syncers: B | C,
+        ..config("replace", &[&[PUT], &[PUT]])
+    }
 }
 
-/// The register moves from a to b and back: all of it, without a prelude.
+/// One owner of three is replaced, while a client writes. It starts when a and b hold a write and c has synced.
+pub(crate) fn join() -> Config {
+    Config {
+        syncers: C | D,
+        prelude: vec![Scene::Op(0, 1, A | B), Scene::Sync(2, A | B)],
+        ..joining("join", &[&[PUT], &[PUT]])
+    }
+}
+
+/// One owner of three is replaced, while a client reads: all of it after a write that `a` and `b` hold.
+pub(crate) fn join_all() -> Config {
+    Config {
+        syncers: C | D,
+        prelude: vec![Scene::Op(0, 1, A | B)],
+        ..joining("join, all", &[&[PUT], &[READ]])
+    }
+}
+
+/// The register moves from a to b and back; it is written, deleted and purged.
 pub(crate) fn there_and_back(leavers: Leavers) -> Config {
     Config {
         layouts: line(&[&[0], &[1], &[0]]),
@@ -64,123 +72,139 @@ pub(crate) fn there_and_back(leavers: Leavers) -> Config {
         syncers: A | B,
         purges: true,
         leavers,
-        ..config("there and back", &[&[PUT, DELETE], &[PUT]])
+        ..config("there and back", &[&[PUT, DELETE], &[PUT, READ]])
     }
 }
 
-/// One of two owners is replaced, and returns for the other.
-pub(crate) fn pairs(leavers: Leavers) -> Config {
+/// From a, b, c to b, c, d and to c, d, a: a returns, with its old disk. It starts when a and b hold a first
+/// write, c and d have synced, and it was deleted on b and c.
+pub(crate) fn returning(leavers: Leavers) -> Config {
     Config {
-        layouts: line(&[&[0, 1], &[1, 2], &[2, 0]]),
-        counters: 4,
-        syncers: A | B | C,
+        layouts: line(&[&[0, 1, 2], &[1, 2, 3], &[2, 3, 0]]),
+        counters: 3,
+        syncers: C | D,
         purges: true,
         leavers,
-        ..config("pairs", &[&[PUT, DELETE], &[READ]])
+        prelude: vec![
+            Scene::Op(0, 1, A | B),
+            Scene::Sync(2, A | B),
+            Scene::Sync(3, A | B),
+            Scene::Op(0, 3, B | C),
+        ],
+        ..config("returning", &[&[PUT, DELETE], &[PUT]])
     }
 }
 
-/// One owner gets company.
-pub(crate) fn grow() -> Config {
-    Config {
-        layouts: line(&[&[0], &[0, 1], &[0, 1, 2]]),
-        counters: 3,
-        syncers: A | B | C,
-        ..config("grow", &[&[PUT], &[READ]])
-    }
+/// As [`returning`], but the tombstone is forgotten when it starts: what is left are the rows of a.
+pub(crate) fn stale_rows(leavers: Leavers) -> Config {
+    let mut case = Config { name: "stale rows", ..returning(leavers) };
+    let left = if leavers == Leavers::GatePurge { A } else { 0 };
+    case.prelude.extend([Scene::Ready(0, left | B | C | D), Scene::Purged(B | C | D)]);
+    case
 }
 
-/// Purging under one layout.
+/// Purging under one layout, beside a writer; owners die, and what is chosen is told.
 pub(crate) fn purge() -> Config {
-    Config { purges: true, counters: 3, ..config("purge", &[&[PUT, DELETE], &[PUT]]) }
+    Config { purges: true, counters: 3, restarts: 1, ..config("purge", &[&[PUT, DELETE], &[PUT]]) }
 }
 
-/// Purging beside the change of a layout.
-pub(crate) fn purge_and_return(leavers: Leavers) -> Config {
-    Config { leavers, ..returning("purge and return", &[&[PUT, DELETE], &[READ]]) }
+/// As [`purge`], with readers, and with late news of what was chosen.
+pub(crate) fn purge_and_tell() -> Config {
+    Config { learn: true, restarts: 0, ..Config { name: "purge and tell", ..purge() } }
 }
 
 /// Where breaking this rule shows.
 pub(crate) fn broken(rule: Broken) -> Config {
-    let one_write = vec![Scene::Op(0, 1, A | B)];
-    let case = match rule {
-        // Each begins with a write that a and b hold.
-        Broken::SyncFromOne => Config {
-            syncers: C | D,
-            prelude: one_write,
-            ..joining("sync from one", &[&[PUT], &[READ]])
-        },
-        Broken::StayersSkipSync => Config {
-            syncers: D,
-            prelude: one_write,
-            ..joining("stayers skip sync", &[&[PUT], &[READ]])
-        },
-        Broken::EndsEarly => Config {
-            syncers: B,
-            prelude: one_write,
-            ..joining("ends early", &[&[PUT], &[READ]])
-        },
-        Broken::NoFence => Config {
-            syncers: C | D,
-            prelude: vec![Scene::Sync(2, A | B), Scene::Sync(3, A | B)],
-            ..joining("no fence", &[&[PUT], &[READ]])
-        },
-        Broken::LayoutLost => Config {
-            restarts: 2,
-            syncers: C | D,
-            prelude: vec![Scene::Sync(2, A | B), Scene::Sync(3, A | B)],
-            ..joining("layout lost", &[&[PUT], &[READ]])
-        },
-        Broken::NewMajorityOnly => Config { ..joining("new majority only", &[&[PUT], &[PUT]]) },
-        Broken::SyncTakesHighest => Config {
-            syncers: B | D,
-            ..joining("sync takes highest", &[&[PUT], &[PUT], &[READ]])
-        },
-        Broken::PurgeByMajority => {
-            Config { name: "purge by majority", scripts: vec![vec![PUT, DELETE], vec![READ]], ..purge() }
-        }
-        Broken::PurgeWithoutFloor => {
-            Config { name: "purge without floor", scripts: vec![vec![PUT, DELETE], vec![READ]], ..purge() }
-        }
-        Broken::PurgeWithoutGrace => Config {
-            tries: 2,
-            purges: true,
-            counters: 3,
-            ..config("purge without grace", &[&[PUT], &[DELETE]])
-        },
-        Broken::PurgeInTransition => Config {
-            syncers: C | D,
-            purges: true,
-            counters: 3,
-            prelude: vec![
-                Scene::Op(0, 1, A | B),
-                Scene::Op(0, 2, B | C),
-                Scene::Ready(0, B | C | D),
-                Scene::Purged(B | C | D),
-            ],
-            leavers: Leavers::DropIfAway,
-            ..joining("purge in transition", &[&[PUT, DELETE], &[READ]])
-        },
-        // The second register is written on a and b; then the first is deleted on all, and purged.
-        Broken::RefusedIsSkipped => Config {
-            syncers: B | C,
-            purges: true,
-            counters: 3,
-            clocks: vec![1, 0],
-            prelude: vec![
-                Scene::Op(1, 1, A | B),
-                Scene::Op(0, 1, A | B | C),
-                Scene::Ready(0, A | B | C),
-                Scene::Purged(A | B | C),
-            ],
-            ..joining("refused is skipped", &[&[DELETE], &[ASIDE, READ_ASIDE]])
-        },
-        _ => returning("returning", &[&[PUT, DELETE], &[READ]]),
-    };
+    let case = if purges(rule) { broken_purge(rule) } else { broken_sync(rule) };
     Config { broken: Some(rule), ..case }
 }
 
-#[allow(dead_code)]
-fn later() {
-    let _ = (ABSENT, Leavers::GatePurge, Scene::Told(0), ASIDE);
+fn purges(rule: Broken) -> bool {
+    matches!(
+        rule,
+        Broken::PurgeByMajority
+            | Broken::PurgeWithoutFloor
+            | Broken::PurgeWithoutGrace
+            | Broken::PurgeInTransition
+            | Broken::RefusedIsSkipped
+    )
+}
+
+fn broken_sync(rule: Broken) -> Config {
+    let one_write = vec![Scene::Op(0, 1, A | B)];
+    let both_synced = vec![Scene::Sync(2, A | B), Scene::Sync(3, A | B)];
+    let read = |name, syncers, prelude| Config { syncers, prelude, ..joining(name, &[&[PUT], &[READ]]) };
+    match rule {
+        Broken::SyncFromOne => read("sync from one", C | D, one_write),
+        Broken::StayersSkipSync => read("stayers skip sync", D, one_write),
+        Broken::EndsEarly => read("ends early", B, one_write),
+        Broken::NoFence => read("no fence", C | D, both_synced),
+        Broken::LayoutLost => Config { restarts: 2, ..read("layout lost", C | D, both_synced) },
+        // A write that only a holds, and one that found nothing and is not sent yet.
+        Broken::SyncTakesHighest => Config {
+            syncers: B | D,
+            prelude: vec![Scene::Part(0, 1, A | B, A), Scene::Part(1, 2, B | C, 0)],
+            ..joining("sync takes highest", &[&[PUT], &[PUT], &[READ]])
+        },
+        _ => joining("new majority only", &[&[PUT], &[PUT]]),
+    }
+}
+
+fn broken_purge(rule: Broken) -> Config {
+    let all = A | B | C;
+    let under_one = |name, scripts: &[&[Op]], prelude| Config {
+        purges: true,
+        counters: 3,
+        prelude,
+        ..config(name, scripts)
+    };
+    match rule {
+        // A write on a and b, deleted on b and c.
+        Broken::PurgeByMajority => {
+            let prelude = vec![Scene::Op(0, 1, A | B), Scene::Op(0, 1, B | C)];
+            under_one("purge by majority", &[&[PUT, DELETE], &[READ]], prelude)
+        }
+        // A write whose accepts are still under way, given up; then a delete.
+        Broken::PurgeWithoutFloor => {
+            let prelude = vec![
+                Scene::Part(0, 1, A | B, 0),
+                Scene::GaveUp(0),
+                Scene::Op(1, 1, A | B),
+                Scene::Ready(0, all),
+            ];
+            under_one("purge without floor", &[&[PUT, READ], &[DELETE, READ]], prelude)
+        }
+        // A write that goes on, seen and deleted by another.
+        Broken::PurgeWithoutGrace => {
+            let prelude = vec![Scene::Part(0, 1, A | B, A), Scene::Op(1, 1, A | B), Scene::Ready(0, all)];
+            Config { tries: 2, ..under_one("purge without grace", &[&[PUT], &[DELETE]], prelude) }
+        }
+        // A write on a and b, deleted on b and c, of which d hears.
+        Broken::PurgeInTransition => Config {
+            layouts: line(&[&[0, 1, 2], &[1, 2, 3]]),
+            syncers: C | D,
+            leavers: Leavers::DropIfAway,
+            ..under_one(
+                "purge in transition",
+                &[&[PUT, DELETE], &[READ]],
+                vec![
+                    Scene::Op(0, 1, A | B),
+                    Scene::Op(0, 2, B | C),
+                    Scene::Ready(0, B | C | D),
+                    Scene::Purged(B | C),
+                ],
+            )
+        },
+        // The second register is written on a and b; then the first is deleted on all, and purged.
+        _ => Config {
+            layouts: line(&[&[0, 1, 2], &[1, 2, 3]]),
+            syncers: B | C,
+            clocks: vec![1, 0],
+            ..under_one(
+                "refused is skipped",
+                &[&[DELETE], &[ASIDE, READ_ASIDE]],
+                vec![Scene::Op(1, 1, A | B), Scene::Op(0, 1, all), Scene::Ready(0, all), Scene::Purged(all)],
+            )
+        },
+    }
 }

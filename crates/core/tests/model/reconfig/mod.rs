@@ -156,7 +156,8 @@ impl Model {
             if let Some(previous) = layouts.previous(version) {
                 let skip = self.config.breaks(Broken::StayersSkipSync);
                 let stays = |node: usize| skip && previous.place(node).is_some();
-                let synced = |node: usize| common.synced[usize::from(version / 2)] >> node & 1 == 1 || stays(node);
+                let synced =
+                    |node: usize| common.synced[usize::from(version / 2)] >> node & 1 == 1 || stays(node);
                 let early = self.config.breaks(Broken::EndsEarly) && (0..NODES).any(synced);
                 if !early && !layouts.slots(version).is_met(synced) {
                     break;
@@ -251,19 +252,36 @@ impl Model {
             self.successors(&world, &mut out);
             let among = |nodes: u8, node: usize| nodes >> node & 1 == 1;
             let next = out.iter().find(|next| match (scene, next.action) {
-                (Scene::Op(client, version, _), Action::Begin(other, begun)) => client == other && version == begun,
+                (Scene::Op(client, version, _), Action::Begin(other, begun)) => {
+                    client == other && version == begun
+                }
                 (Scene::Op(client, _, nodes), Action::Exchange(_, _, session, node, _)) => {
                     client == session && among(nodes, node)
                 }
                 (Scene::Op(client, ..), Action::Chosen(session)) => client == session,
                 (Scene::Sync(node, _), Action::Chosen(session)) => session == sync::session(node),
-                (Scene::Told(nodes), Action::Exchange(Message::Learn(..), _, _, node, ..)) => among(nodes, node),
+                (Scene::Part(client, version, ..), Action::Begin(other, begun)) => {
+                    client == other && version == begun
+                }
+                (
+                    Scene::Part(client, _, nodes, _),
+                    Action::Exchange(Message::Prepare(mark), _, _, node, _),
+                ) => mark.client() == client && among(nodes, node),
+                (
+                    Scene::Part(client, _, _, nodes),
+                    Action::Exchange(Message::Accept(mark, _), _, _, node, _),
+                ) => mark.client() == client && among(nodes, node),
+                (Scene::GaveUp(client), Action::TimeOut(other, _)) => client == other,
                 (Scene::Ready(of, nodes), Action::Exchange(Message::Accept(..), register, _, node, _)) => {
                     of == register && among(nodes, node)
                 }
-                (Scene::Ready(of, nodes), Action::Say(register, node)) => of == register && among(nodes, node),
+                (Scene::Ready(of, nodes), Action::Say(register, node)) => {
+                    of == register && among(nodes, node)
+                }
                 (Scene::Purged(nodes), Action::Purge(_, node)) => among(nodes, node),
-                (Scene::Sync(node, nodes), Action::Page(other, owner)) => node == other && among(nodes, owner),
+                (Scene::Sync(node, nodes), Action::Page(other, owner)) => {
+                    node == other && among(nodes, owner)
+                }
                 (Scene::Sync(node, nodes), Action::Exchange(_, _, session, owner, _)) => {
                     session == sync::session(node) && among(nodes, owner)
                 }
@@ -312,7 +330,8 @@ impl System for Model {
             let client = if client == NONE { NONE } else { self.rested(client) };
             mix.write_u32(client);
         }
-        let parts = world.nodes.iter().chain(&world.syncers).chain([&attempts, &world.history, &world.common]);
+        let parts =
+            world.nodes.iter().chain(&world.syncers).chain([&attempts, &world.history, &world.common]);
         parts.for_each(|part| mix.write_u32(*part));
         mix.wide()
     }

@@ -121,9 +121,10 @@ impl Model {
                     if state.awaits(owner) && reply != Reply::Silent {
                         let mut next = *world;
                         next.nodes[owner] = after;
-                        let action =
-                            Action::Exchange(Message::Read(version), register, client, owner, reply);
-                        self.step(next, client, action, out, |client, config| client.hear(owner, reply, config));
+                        let action = Action::Exchange(Message::Read(version), register, client, owner, reply);
+                        self.step(next, client, action, out, |client, config| {
+                            client.hear(owner, reply, config)
+                        });
                     }
                 }
                 if state.heard_enough(&self.config) {
@@ -243,13 +244,14 @@ impl Model {
         }
         let mut next = *world;
         next.nodes[owner] = after;
-        let violation = self.written(&mut next, attempt.mark, owner);
+        let accepted = matches!(message, Message::Accept(..));
+        let violation = if accepted { self.accepted(&mut next, attempt.mark, owner) } else { None };
         let action = Action::Exchange(message, register, attempt.mark.client(), owner, reply);
         out.push(Successor { action, state: next, violation });
     }
 
-    /// Notes that an owner holds the value of an attempt; says what is wrong if that makes it chosen.
-    fn written(&mut self, world: &mut World, mark: Mark, owner: usize) -> Option<String> {
+    /// Notes that an owner accepted the value of an attempt; says what is wrong if that makes it chosen.
+    fn accepted(&mut self, world: &mut World, mark: Mark, owner: usize) -> Option<String> {
         let mut attempts = self.attempts.item(world.attempts).clone();
         let history = self.histories.item(world.history);
         let attempt = attempts.iter_mut().find(|attempt| attempt.mark == mark)?;
@@ -309,7 +311,10 @@ impl Model {
         let mut syncer = self.syncers.item(world.syncers[node]).clone();
         syncer.hear(version, owner, Page::of(self.nodes.item(world.nodes[owner])), config);
         let enough = config.breaks(Broken::SyncFromOne)
-            || config.layouts.previous(version).is_some_and(|owners| owners.is_met(|o| syncer.pages[o].is_some()));
+            || config
+                .layouts
+                .previous(version)
+                .is_some_and(|owners| owners.is_met(|o| syncer.pages[o].is_some()));
         let violation = if enough {
             self.resolve(&mut world, node, syncer)
         } else {
@@ -323,7 +328,6 @@ impl Model {
     fn resolve(&mut self, world: &mut World, node: usize, mut syncer: Syncer) -> Option<String> {
         let pages: Vec<Page> = syncer.pages.iter().flatten().copied().collect();
         let mut own = self.nodes.item(world.nodes[node]).clone();
-        let mut violation = None;
         let floor = pages.iter().filter_map(|page| page.purged).max();
         let carry = self.config.leavers == Leavers::DropSometime;
         if carry {
@@ -344,10 +348,7 @@ impl Model {
                 }
                 None => {}
                 Some((mark, chain)) => match own.learn(register, mark, chain) {
-                    LearnOutcome::Write => {
-                        self.count("sync, adopted");
-                        violation = violation.or(self.written(world, mark, node));
-                    }
+                    LearnOutcome::Write => self.count("sync, adopted"),
                     LearnOutcome::Already => {}
                     LearnOutcome::Refused(_) => {
                         self.count("sync, refused");
@@ -358,7 +359,7 @@ impl Model {
             }
         }
         world.nodes[node] = self.nodes.number(own);
-        violation.or(self.go_on(world, node, syncer))
+        self.go_on(world, node, syncer)
     }
 
     /// Settles the next register, or says that it has synced.
@@ -398,24 +399,21 @@ impl Model {
     ) -> Option<String> {
         let register = self.config.op(op).register;
         let mut own = self.nodes.item(world.nodes[node]).clone();
-        let mut violation = None;
         match effect.answer {
             None => {}
             Some(Answer::Saw(chain)) if !own.fences(syncer.version, &self.config) => {
                 syncer.unsettled &= !(1 << register);
                 // A refusal does not matter here: what is settled is held by a majority of the new owners.
-                if let Some(mark) = effect.settled
-                    && own.learn(register, mark, chain) == LearnOutcome::Write
-                {
-                    violation = self.written(world, mark, node);
+                if let Some(mark) = effect.settled {
+                    own.learn(register, mark, chain);
                 }
                 world.nodes[node] = self.nodes.number(own);
-                return violation.or(self.go_on(world, node, syncer));
+                return self.go_on(world, node, syncer);
             }
             Some(_) => syncer.stop(&self.config),
         }
         world.syncers[node] = self.syncers.number(syncer);
-        violation
+        None
     }
 
     // ---- faults

@@ -50,7 +50,8 @@ impl Purging {
             (0..NODES).all(|node| said(node) || !self.must_say(node, config))
         };
         let attempt = attempts.iter().find(|attempt| attempt.mark == self.mark);
-        let grace = attempt.is_some_and(|attempt| attempt.is_chosen() && attempt.beside & history.running() == 0);
+        let grace =
+            attempt.is_some_and(|attempt| attempt.is_chosen() && attempt.beside & history.running() == 0);
         known && (grace || config.breaks(Broken::PurgeWithoutGrace))
     }
 }

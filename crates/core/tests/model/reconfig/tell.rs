@@ -38,7 +38,9 @@ pub(super) fn tell(model: &Model, before: &World, action: Action, after: &World)
         Action::Say(register, node) => {
             format!("{} is ready for the purge of register {register}", letter(node))
         }
-        Action::Purge(register, node) => format!("{} forgets the tombstone of register {register}", letter(node)),
+        Action::Purge(register, node) => {
+            format!("{} forgets the tombstone of register {register}", letter(node))
+        }
     };
     let mut line = done;
     for session in model.sessions() {
