@@ -28,7 +28,7 @@ use run::Events;
 
 const BOUNDS: Bounds = Bounds { states: 6_000_000, depth: 200 };
 
-fn run(config: Config) -> (Report, Events) {
+fn explored(config: Config) -> (Report, Events) {
     let name = config.name;
     let start = std::time::Instant::now();
     let (report, events) = run::run(config, BOUNDS, None);
@@ -50,22 +50,22 @@ fn run(config: Config) -> (Report, Events) {
 /// The configuration holds, all of it was seen, it was no less than `states`, and these things happened.
 #[track_caller]
 fn holds(config: Config, states: usize, events: &[&str]) {
-    let (report, events) = run(config);
+    let (report, happened) = explored(config);
     if let Some(violation) = report.violation {
         panic!("{}\n{}", violation.what, violation.trace.join("\n"));
     }
     assert!(report.exhausted, "seen only in part");
     assert!(report.states >= states, "{} states: the model lost its moves", report.states);
     for event in events {
-        let count = events.get(event).copied().unwrap_or(0);
-        assert!(count > 0, "{event:?} never happened, only {events:?}");
+        let count = happened.get(event).copied().unwrap_or(0);
+        assert!(count > 0, "{event:?} never happened, only {happened:?}");
     }
 }
 
 /// Breaking this rule is noticed, by a trace of `moves` moves.
 #[track_caller]
 fn is_noticed(rule: Broken, moves: usize) {
-    let (report, _) = run(cases::broken(rule));
+    let (report, _) = explored(cases::broken(rule));
     let violation = report.violation.expect("the model does not notice that a rule is broken");
     assert_eq!(violation.trace.len(), moves, "the shortest trace changed:\n{}", violation.trace.join("\n"));
     let mended = Config { broken: None, ..cases::broken(rule) };
@@ -234,7 +234,7 @@ fn going_on_after_a_failed_write_is_noticed() {
 #[test]
 fn the_same_configuration_is_explored_the_same_way() {
     let explored = || {
-        let (report, events) = run(cases::broken(Broken::LateCeiling));
+        let (report, events) = explored(cases::broken(Broken::LateCeiling));
         (report.states, report.moves, report.violation.map(|violation| violation.trace), events)
     };
     assert_eq!(explored(), explored());

@@ -41,8 +41,21 @@ Explores the register protocol, run by the production code, in every order withi
   --detached      replies travel by themselves, instead of arriving at once or never
   --broken RULE   break a rule, by its name in rules.rs, as in --broken LateCeiling
   --case NAME     a configuration of the tests instead: writes, reads, learning, restarts, eviction,
-                  retries, declines, failures, detached-writes, detached-reads, or the
-                  name of a broken rule
+                  retries, declines, failures, detached-writes, detached-reads; of layouts that
+                  change: grow, replace, join, join-all, there-and-back, returning, stale-rows,
+                  everything (too large to be seen in full: for walks);
+                  of tombstones that are forgotten: purge, purge-and-tell; or the name of a
+                  broken rule. What is given after it changes it
+  --layouts S,S   the owners, one set after the other, as in abc,bcd,cda: from set to set by a
+                  version with the previous owners and one without; nodes are a to e
+  --syncers S     the nodes that sync (default none)
+  --rounds N      how often a node begins to sync one version (default 1)
+  --leavers RULE  what becomes of the rows of those that leave: GatePurge (default), DropIfAway,
+                  and two that are not enough, DropSometime and DropWhenNew
+  --purges        tombstones are forgotten
+  --no-prelude    start at the very beginning
+  --walks N       take so many random walks instead of seeing everything
+  --seed N        of the walks (default 1)
   --states N      stop after so many states (default 20000000; 1000000 take about 100 MiB)
   --depth N       stop at so many moves (default 1000)
 
@@ -75,6 +88,9 @@ const RULES: [Broken; 24] = [
     Broken::RefusedIsSkipped,
 ];
 
+/// How many random walks, and their seed; or everything.
+type Walks = Option<(u64, u64)>;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--help") {
@@ -90,7 +106,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config, bounds: Bounds, walks: Option<(u64, u64)>) -> ExitCode {
+fn run(config: Config, bounds: Bounds, walks: Walks) -> ExitCode {
     println!("{}: {config:?}\n{bounds:?}", config.name);
     let start = Instant::now();
     let (report, events) = run::run(config, bounds, walks);
@@ -116,7 +132,7 @@ fn run(config: Config, bounds: Bounds, walks: Option<(u64, u64)>) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<(Config, Bounds, Option<(u64, u64)>), String> {
+fn parse(arguments: &[String]) -> Result<(Config, Bounds, Walks), String> {
     let mut config =
         Config { tries: 2, counters: 4, restarts: 1, learn: true, ..cases::config("yours", &[]) };
     config.scripts = scripts("pp,ar,1")?;
@@ -214,6 +230,7 @@ fn case(name: &str) -> Result<Config, String> {
         "there-and-back" => reconfig::cases::there_and_back(Leavers::GatePurge),
         "returning" => reconfig::cases::returning(Leavers::GatePurge),
         "stale-rows" => reconfig::cases::stale_rows(Leavers::GatePurge),
+        "everything" => reconfig::cases::everything(),
         "purge" => reconfig::cases::purge(),
         "purge-and-tell" => reconfig::cases::purge_and_tell(),
         other => cases::broken(rule(other)?),

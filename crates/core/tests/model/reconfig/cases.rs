@@ -46,11 +46,12 @@ pub(crate) fn replace() -> Config {
     }
 }
 
-/// One owner of three is replaced, while a client writes. It starts when a and b hold a write and c has synced.
+/// One owner of three is replaced, while two clients write. It starts when a alone holds a write that is on its
+/// way, and c has synced without having heard of it.
 pub(crate) fn join() -> Config {
     Config {
         syncers: C | D,
-        prelude: vec![Scene::Op(0, 1, A | B), Scene::Sync(2, A | B)],
+        prelude: vec![Scene::Part(0, 1, A | B, A), Scene::Sync(2, B | C)],
         ..joining("join", &[&[PUT], &[PUT]])
     }
 }
@@ -111,6 +112,21 @@ pub(crate) fn purge() -> Config {
 /// As [`purge`], with readers, and with late news of what was chosen.
 pub(crate) fn purge_and_tell() -> Config {
     Config { learn: true, restarts: 0, ..Config { name: "purge and tell", ..purge() } }
+}
+
+/// Much of everything: for walks.
+pub(crate) fn everything() -> Config {
+    Config {
+        layouts: line(&[&[0, 1, 2], &[1, 2, 3], &[2, 3, 0]]),
+        counters: 12,
+        tries: 3,
+        restarts: 2,
+        rounds: 2,
+        learn: true,
+        purges: true,
+        syncers: A | B | C | D,
+        ..config("everything", &[&[PUT, DELETE, PUT], &[READ, PUT], &[READ]])
+    }
 }
 
 /// Where breaking this rule shows.
