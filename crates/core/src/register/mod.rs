@@ -5,6 +5,37 @@
 //! pure state machines: [`acceptor`] (one node's promises and refusals), [`proposer`] (one change)
 //! and [`read`] (one read). [`change`] decides what a retried write may do. None of them sends,
 //! stores or waits: messages in, decisions out. The model checker in `tests/` runs this same code.
+//!
+//! # When the owners change
+//!
+//! The rules that the drivers add, each of which the model also breaks and notices:
+//!
+//! - A message carries its layout version. Who knows a newer one refuses; who knows an older one makes the newer
+//!   one durable first. A ballot is used under its own version only.
+//! - While a version has previous owners, each quorum is a majority of these and a majority of the new ones. Each new
+//!   owner, those that stay included, syncs: it asks a majority of the previous owners, all at that version. What
+//!   they agree on it learns; where they differ, or where its purge floor makes it refuse what they agree on, it
+//!   settles the register. When a majority of the new owners has synced, the previous ones are dropped.
+//! - A settle that found its value settled may still be refused here: that loses nothing, as a majority of the new
+//!   owners holds it.
+//!
+//! # Forgetting a tombstone
+//!
+//! A tombstone at ballot b is forgotten, and the purge floor raised to b at least, in one durable step, by an owner that
+//! holds exactly b and is told to under exactly the version that it knows. It is told so only if
+//!
+//! - that version has no previous owners, and all its owners said under it that they hold exactly b;
+//! - every operation begun before b was chosen is over, the deleting one included (its messages need not be);
+//! - every other node that ever owned the partition and may own it again said under that version, having made
+//!   it durable, that it holds no rows of the partition.
+//!
+//! Without the last an owner that returns with its old disk shows what was deleted, and as the others hold nothing,
+//! the next read settles it. It does so before it syncs, and never syncs if it slept until the transition was over:
+//! so neither sync nor the layout in which it is new is the moment to drop its rows. (It would be enough,
+//! too, that the layout says since when each owner is one, and that a node drops its rows together with learning a
+//! layout in which it is no owner, or is one since a version above the one that it knew.) With it, a sync need
+//! not carry the purge floor: a floor matters only under the version in which it was raised, as older messages are
+//! refused anyway.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
