@@ -24,18 +24,20 @@
 //! A tombstone at ballot b is forgotten, and the purge floor raised to b at least, in one durable step, by an owner that
 //! holds exactly b and is told to under exactly the version that it knows. It is told so only if
 //!
-//! - that version has no previous owners, and all its owners said under it that they hold exactly b;
-//! - every operation begun before b was chosen is over, the deleting one included (its messages need not be);
-//! - every other node that ever owned the partition and may own it again said under that version, having made
-//!   it durable, that it holds no rows of the partition.
+//! - that version has no previous owners, and each of its owners said under it that it holds exactly b, or that it holds
+//!   nothing and has a purge floor of b at least;
+//! - every operation begun before the last of them said so is over (its messages need not be). That the
+//!   tombstone was chosen long ago is not enough: whoever heard of an older row from an owner that had not
+//!   taken the tombstone yet, and hears of nothing from one that has forgotten it, builds on the older row;
+//! - no node that may own the partition again will then show an older row.
 //!
-//! Without the last an owner that returns with its old disk shows what was deleted, and as the others hold nothing,
-//! the next read settles it. It does so before it syncs, and never syncs if it slept until the transition was over:
-//! so neither sync nor the layout in which it is new is the moment to drop its rows. (It would be enough,
-//! too, that the layout says since when each owner is one, and that a node drops its rows together with learning a
-//! layout in which it is no owner, or is one since a version above the one that it knew.) With it, a sync need
-//! not carry the purge floor: a floor matters only under the version in which it was raised, as older messages are
-//! refused anyway.
+//! For the last, a node drops its rows of a partition together with learning a version, in one durable step, if it is no
+//! owner in it, or is one since a version above the one that it knew: so a version says since when each owner is
+//! one. To drop them when it syncs is too late, as it answers before; to drop them with the version in which it
+//! is new is not enough, as it may sleep through that one. (Or, without that: every node that ever owned the
+//! partition and may own it again says, before the tombstone is forgotten and under that version, that it
+//! dropped its rows.) A sync may raise the purge floor to the highest of those asked, after it adopted what they
+//! agree on; nothing rests on it but that the second kind of answer above is given more often.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

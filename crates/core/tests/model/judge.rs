@@ -24,7 +24,7 @@ pub(crate) struct Attempt {
     pub(crate) owners: u8,
     /// A bit for each layout under which owners are told that it is chosen.
     pub(crate) told: u8,
-    /// The operations under way when it was chosen, where that matters: a tombstone that may be purged.
+    /// The operations under way when it was chosen (only where a broken rule asks for that).
     pub(crate) beside: u8,
 }
 

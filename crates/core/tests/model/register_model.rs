@@ -44,8 +44,8 @@ Explores the register protocol, run by the production code, in every order withi
                   retries, declines, failures, detached-writes, detached-reads; of layouts that
                   change: grow, replace, join, join-all, there-and-back, returning, stale-rows,
                   everything (too large to be seen in full: for walks);
-                  of tombstones that are forgotten: purge, purge-and-tell; or the name of a
-                  broken rule. What is given after it changes it
+                  of tombstones that are forgotten: purge, purge-and-tell, purge-without-one,
+                  purge-without-one-open; or the name of a broken rule. What is given after it changes it
   --layouts S,S   the owners, one set after the other, as in abc,bcd,cda: from set to set by a
                   version with the previous owners and one without; nodes are a to e
   --syncers S     the nodes that sync (default none)
@@ -61,7 +61,7 @@ Explores the register protocol, run by the production code, in every order withi
 
 Exit status: 0 if nothing is wrong, 1 if something is, 2 if the arguments are.";
 
-const RULES: [Broken; 24] = [
+const RULES: [Broken; 25] = [
     Broken::RestartForgets,
     Broken::AcceptsBelow,
     Broken::LearnsUnchosen,
@@ -84,6 +84,7 @@ const RULES: [Broken; 24] = [
     Broken::PurgeByMajority,
     Broken::PurgeWithoutFloor,
     Broken::PurgeWithoutGrace,
+    Broken::GraceSinceChosen,
     Broken::PurgeInTransition,
     Broken::RefusedIsSkipped,
 ];
@@ -232,7 +233,9 @@ fn case(name: &str) -> Result<Config, String> {
         "stale-rows" => reconfig::cases::stale_rows(Leavers::GatePurge),
         "everything" => reconfig::cases::everything(),
         "purge" => reconfig::cases::purge(),
-        "purge-and-tell" => reconfig::cases::purge_and_tell(),
+        "purge-and-tell" => reconfig::cases::purge_and_tell(Leavers::GatePurge),
+        "purge-without-one" => reconfig::cases::purge_without_one(true),
+        "purge-without-one-open" => reconfig::cases::purge_without_one(false),
         other => cases::broken(rule(other)?),
     })
 }

@@ -199,6 +199,9 @@ pub(crate) enum Broken {
     PurgeWithoutFloor,
     /// A tombstone is forgotten while an operation from before it goes on.
     PurgeWithoutGrace,
+    /// A tombstone is forgotten when the operations from before it was chosen are over, though not those from before
+    /// all owners held it.
+    GraceSinceChosen,
     /// A tombstone is forgotten during a transition, when the new owners hold it.
     PurgeInTransition,
     /// What a new owner may not adopt, because of its purge floor, it does without.
@@ -213,7 +216,9 @@ pub(crate) enum Leavers {
     DropSometime,
     /// They are dropped durably with the first layout it knows in which it is a newcomer, or no owner.
     DropWhenNew,
-    /// As the one before, but also when it was away between two layouts that it knows.
+    /// As the one before, but also when it was away between two layouts that it knows. A sync raises the purge
+    /// floor to the highest of those asked, and an owner that holds nothing, at or above which its floor is,
+    /// does not stand in the way of a purge.
     DropIfAway,
     /// Nothing is purged until every former owner has said that it dropped them.
     GatePurge,

@@ -13,6 +13,8 @@ const D: u8 = 8;
 
 /// Puts into the second register.
 const ASIDE: Op = Op { register: 1, kind: Kind::Put };
+/// Deletes the second register.
+const DELETE_ASIDE: Op = Op { register: 1, kind: Kind::Delete };
 /// Reads the second register.
 const READ_ASIDE: Op = Op { register: 1, kind: Kind::Read };
 
@@ -109,9 +111,29 @@ pub(crate) fn purge() -> Config {
     Config { purges: true, counters: 3, restarts: 1, ..config("purge", &[&[PUT, DELETE], &[PUT]]) }
 }
 
-/// As [`purge`], with readers, and with late news of what was chosen.
-pub(crate) fn purge_and_tell() -> Config {
-    Config { learn: true, restarts: 0, ..Config { name: "purge and tell", ..purge() } }
+/// As [`purge`], with late news of what was chosen, which goes past promises.
+pub(crate) fn purge_and_tell(leavers: Leavers) -> Config {
+    Config { name: "purge and tell", leavers, learn: true, restarts: 0, clocks: vec![0, 2], ..purge() }
+}
+
+/// As [`purge`], with an owner that holds nothing and can't get the tombstone any more: the first register was
+/// written, and deleted or not, on a and b; then the second was deleted on all, and purged.
+pub(crate) fn purge_without_one(deleted: bool) -> Config {
+    let mut prelude = vec![Scene::Op(0, 1, A | B)];
+    prelude.push(if deleted { Scene::Op(0, 1, A | B) } else { Scene::Part(0, 1, A | B, A) });
+    prelude.extend([Scene::Op(1, 1, A | B | C), Scene::Ready(1, A | B | C), Scene::Purged(A | B | C)]);
+    let scripts = vec![vec![PUT, DELETE], vec![DELETE_ASIDE], vec![PUT, READ]];
+    Config {
+        name: "purge without one",
+        scripts,
+        leavers: Leavers::DropIfAway,
+        learn: true,
+        restarts: 0,
+        counters: 7,
+        clocks: vec![0, 3, 5],
+        prelude,
+        ..purge()
+    }
 }
 
 /// Much of everything: for walks.
@@ -141,6 +163,7 @@ fn purges(rule: Broken) -> bool {
         Broken::PurgeByMajority
             | Broken::PurgeWithoutFloor
             | Broken::PurgeWithoutGrace
+            | Broken::GraceSinceChosen
             | Broken::PurgeInTransition
             | Broken::RefusedIsSkipped
     )
@@ -195,6 +218,16 @@ fn broken_purge(rule: Broken) -> Config {
             let prelude = vec![Scene::Part(0, 1, A | B, A), Scene::Op(1, 1, A | B), Scene::Ready(0, all)];
             Config { tries: 2, ..under_one("purge without grace", &[&[PUT], &[DELETE]], prelude) }
         }
+        // A write on a and b, deleted on b and c.
+        Broken::GraceSinceChosen => Config {
+            learn: true,
+            clocks: vec![0, 2],
+            ..under_one(
+                "grace since chosen",
+                &[&[PUT, DELETE], &[PUT]],
+                vec![Scene::Op(0, 1, A | B), Scene::Op(0, 1, B | C)],
+            )
+        },
         // A write on a and b, deleted on b and c, of which d hears.
         Broken::PurgeInTransition => Config {
             layouts: line(&[&[0, 1, 2], &[1, 2, 3]]),

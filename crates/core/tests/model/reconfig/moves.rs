@@ -257,7 +257,9 @@ impl Model {
         let attempt = attempts.iter_mut().find(|attempt| attempt.mark == mark)?;
         let mut violation = None;
         if attempt.note_accepted(owner, &self.config) {
-            if self.config.purges && attempt.chain.is_some_and(|chain| self.config.is_tombstone(chain)) {
+            if self.config.breaks(Broken::GraceSinceChosen)
+                && attempt.chain.is_some_and(|chain| self.config.is_tombstone(chain))
+            {
                 attempt.beside = history.running();
             }
             violation = history.choose(mark, &attempts, &self.config).err();
@@ -357,6 +359,9 @@ impl Model {
                     }
                 },
             }
+        }
+        if self.config.leavers == Leavers::DropIfAway {
+            own.raise_purged(floor);
         }
         world.nodes[node] = self.nodes.number(own);
         self.go_on(world, node, syncer)
@@ -483,10 +488,10 @@ impl Model {
         }
         if !owner(purging.version) {
             own.drop_rows();
-        } else if purge::tombstone(&own, register, config) != Some(purging.mark) {
+        } else if !purging.suits(&own, register, config) {
             return;
         }
-        purging.note(node);
+        purging.note(node, self.histories.item(world.history).running(), config);
         let mut state = World { common: self.commons.number(common), ..*world };
         state.nodes[node] = self.nodes.number(own);
         out.push(Successor { action: Action::Say(register, node), state, violation: None });

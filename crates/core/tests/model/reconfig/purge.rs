@@ -17,17 +17,22 @@ pub(crate) struct Purging {
     /// A bit for each node that said what it must say: an owner that it holds exactly this, another that it
     /// has dropped its rows.
     said: u8,
+    /// The operations under way when the last of them said so.
+    beside: u8,
 }
 
 impl Purging {
     /// Someone means to purge what a node holds.
     pub(crate) fn new(version: u8, mark: Mark) -> Self {
-        Self { version, mark, said: 0 }
+        Self { version, mark, said: 0, beside: 0 }
     }
 
-    /// A node said what it must say.
-    pub(crate) fn note(&mut self, node: usize) {
+    /// A node said what it must say, while these operations were under way.
+    pub(crate) fn note(&mut self, node: usize, running: u8, config: &Config) {
         self.said |= 1 << node;
+        if self.is_known(config) {
+            self.beside = running;
+        }
     }
 
     /// Whether a node still has to say something.
@@ -41,18 +46,31 @@ impl Purging {
         owner || left
     }
 
-    /// Whether all that must be known is known, and all operations begun before the tombstone was chosen are over.
-    pub(crate) fn may_go(&self, attempts: &[Attempt], history: &History, config: &Config) -> bool {
+    /// Whether an owner holds exactly this; or, where sync raises the purge floor, nothing, and can't get it any more.
+    pub(crate) fn suits(&self, node: &Node, register: u8, config: &Config) -> bool {
+        let gone = node.held(register).is_none() && node.purged() >= Some(self.mark);
+        tombstone(node, register, config) == Some(self.mark) || gone && config.leavers == Leavers::DropIfAway
+    }
+
+    /// Whether all that must be known is known.
+    fn is_known(&self, config: &Config) -> bool {
         let said = |node: usize| self.said >> node & 1 == 1;
-        let known = if config.breaks(Broken::PurgeByMajority) {
-            config.layouts.slots(self.version).is_met(said)
-        } else {
-            (0..NODES).all(|node| said(node) || !self.must_say(node, config))
+        if config.breaks(Broken::PurgeByMajority) {
+            return config.layouts.slots(self.version).is_met(said);
+        }
+        (0..NODES).all(|node| said(node) || !self.must_say(node, config))
+    }
+
+    /// Whether all that must be known is known, and all operations begun before that are over.
+    pub(crate) fn may_go(&self, attempts: &[Attempt], history: &History, config: &Config) -> bool {
+        let chosen =
+            || attempts.iter().find(|attempt| attempt.mark == self.mark).map(|attempt| attempt.beside);
+        let beside = match config.broken {
+            Some(Broken::PurgeWithoutGrace) => 0,
+            Some(Broken::GraceSinceChosen) => chosen().unwrap_or_default(),
+            _ => self.beside,
         };
-        let attempt = attempts.iter().find(|attempt| attempt.mark == self.mark);
-        let grace =
-            attempt.is_some_and(|attempt| attempt.is_chosen() && attempt.beside & history.running() == 0);
-        known && (grace || config.breaks(Broken::PurgeWithoutGrace))
+        self.is_known(config) && beside & history.running() == 0
     }
 }
 
