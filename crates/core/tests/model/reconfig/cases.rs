@@ -122,7 +122,8 @@ pub(crate) fn purge_without_one(deleted: bool) -> Config {
     let mut prelude = vec![Scene::Op(0, 1, A | B)];
     prelude.push(if deleted { Scene::Op(0, 1, A | B) } else { Scene::Part(0, 1, A | B, A) });
     prelude.extend([Scene::Op(1, 1, A | B | C), Scene::Ready(1, A | B | C), Scene::Purged(A | B | C)]);
-    let scripts = vec![vec![PUT, DELETE], vec![DELETE_ASIDE], vec![PUT, READ]];
+    let scripts =
+        vec![vec![PUT, DELETE], vec![DELETE_ASIDE], if deleted { vec![PUT, READ] } else { vec![PUT] }];
     Config {
         name: "purge without one",
         scripts,
