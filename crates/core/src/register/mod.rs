@@ -5,6 +5,39 @@
 //! pure state machines: [`acceptor`] (one node's promises and refusals), [`proposer`] (one change)
 //! and [`read`] (one read). [`change`] decides what a retried write may do. None of them sends,
 //! stores or waits: messages in, decisions out. The model checker in `tests/` runs this same code.
+//!
+//! # When the owners change
+//!
+//! The rules that the drivers add, each of which the model also breaks and notices:
+//!
+//! - A message carries its layout version. Who knows a newer one refuses; who knows an older one makes the newer
+//!   one durable first. A ballot is used under its own version only.
+//! - While a version has previous owners, each quorum is a majority of these and a majority of the new ones. Each new
+//!   owner, those that stay included, syncs: it asks a majority of the previous owners, all at that version. What
+//!   they agree on it learns; where they differ, or where its purge floor makes it refuse what they agree on, it
+//!   settles the register. When a majority of the new owners has synced, the previous ones are dropped.
+//! - A settle that found its value settled may still be refused here: that loses nothing, as a majority of the new
+//!   owners holds it.
+//!
+//! # Forgetting a tombstone
+//!
+//! A tombstone at ballot b is forgotten, and the purge floor raised to b at least, in one durable step, by an owner that
+//! holds exactly b and is told to under exactly the version that it knows. It is told so only if
+//!
+//! - that version has no previous owners, and each of its owners said under it that it holds exactly b, or that it holds
+//!   nothing and has a purge floor of b at least;
+//! - every operation begun before the last of them said so is over (its messages need not be). That the
+//!   tombstone was chosen long ago is not enough: whoever heard of an older row from an owner that had not
+//!   taken the tombstone yet, and hears of nothing from one that has forgotten it, builds on the older row;
+//! - no node that may own the partition again will then show an older row.
+//!
+//! For the last, a node drops its rows of a partition together with learning a version, in one durable step, if it is no
+//! owner in it, or is one since a version above the one that it knew: so a version says since when each owner is
+//! one. To drop them when it syncs is too late, as it answers before; to drop them with the version in which it
+//! is new is not enough, as it may sleep through that one. (Or, without that: every node that ever owned the
+//! partition and may own it again says, before the tombstone is forgotten and under that version, that it
+//! dropped its rows.) A sync may raise the purge floor to the highest of those asked, after it adopted what they
+//! agree on; nothing rests on it but that the second kind of answer above is given more often.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

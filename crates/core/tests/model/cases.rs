@@ -1,19 +1,22 @@
 //! The configurations: what is explored by the tests, and which rule each broken one breaks.
 
-use crate::rules::{Broken, Config, Kind, Op};
+use crate::{
+    layouts::Layouts,
+    rules::{Broken, Config, Kind, Leavers, Op},
+};
 
 const fn op(kind: Kind) -> Op {
     Op { register: 0, kind }
 }
 
 /// Puts into the first register.
-const PUT: Op = op(Kind::Put);
+pub(crate) const PUT: Op = op(Kind::Put);
 /// Puts into the first register, if there is nothing.
-const ABSENT: Op = op(Kind::PutIfAbsent);
+pub(crate) const ABSENT: Op = op(Kind::PutIfAbsent);
 /// Deletes the first register.
-const DELETE: Op = op(Kind::Delete);
+pub(crate) const DELETE: Op = op(Kind::Delete);
 /// Reads the first register.
-const READ: Op = op(Kind::Read);
+pub(crate) const READ: Op = op(Kind::Read);
 /// Puts into the second register.
 const ASIDE: Op = Op { register: 1, kind: Kind::Put };
 
@@ -32,6 +35,12 @@ pub(crate) fn config(name: &'static str, scripts: &[&[Op]]) -> Config {
         step: 1,
         learn: false,
         detached: false,
+        layouts: Layouts::one(),
+        syncers: 0,
+        rounds: 1,
+        purges: false,
+        leavers: Leavers::GatePurge,
+        prelude: Vec::new(),
         broken: None,
     }
 }
@@ -120,6 +129,7 @@ pub(crate) fn broken(rule: Broken) -> Config {
         Broken::DeclinesLightly => Config { name: "declines lightly", ..declines() },
         Broken::DeclinesOnNothing => Config { name: "declines on nothing", ..retries() },
         Broken::FailedWriteGoesOn => Config { failures: 1, ..two("failed write goes on") },
+        rule => return crate::reconfig::cases::broken(rule),
     };
     Config { broken: Some(rule), ..case }
 }

@@ -9,12 +9,13 @@ use pando_core::register::{
 };
 
 use crate::{
+    layouts::{NODES, Owners},
     node::Reply,
     rules::{Broken, Chain, Config, Kind, Mark, OWNERS, accepted, write_id},
 };
 
 /// What was heard from each owner in this phase.
-type Heard = [Option<Reply>; OWNERS];
+type Heard = [Option<Reply>; NODES];
 
 /// What a client is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +64,8 @@ pub(crate) struct Effect {
     pub(crate) tell: Option<Mark>,
     /// Its operation is over.
     pub(crate) answer: Option<Answer>,
+    /// It ends having seen that the value at this ballot is settled.
+    pub(crate) settled: Option<Mark>,
     /// Worth counting, so that a test can see that it happened.
     pub(crate) event: Option<&'static str>,
 }
@@ -81,6 +84,8 @@ impl Effect {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
     me: u8,
+    /// The layout under which it works.
+    version: u8,
     /// The operation under way, or the next one.
     at: u8,
     phase: Phase,
@@ -100,20 +105,22 @@ impl Client {
     pub(crate) fn new(me: usize, config: &Config) -> Self {
         Self {
             me: me as u8,
+            version: 1,
             at: 0,
             phase: Phase::Idle,
-            heard: [None; OWNERS],
+            heard: [None; NODES],
             inbox: Vec::new(),
             change: None,
             tries: 0,
-            last: config.clocks[me],
+            last: config.clocks.get(me).copied().unwrap_or_default(),
             above: 0,
         }
     }
 
     /// The same, with owner `i` named as owner `order[i]` was.
     pub(crate) fn renamed(&self, order: &[usize; OWNERS]) -> Self {
-        let mut renamed = Self { heard: order.map(|owner| self.heard[owner]), ..self.clone() };
+        let mut renamed = self.clone();
+        order.iter().enumerate().for_each(|(new, old)| renamed.heard[new] = self.heard[*old]);
         for (owner, _) in &mut renamed.inbox {
             *owner = order.iter().position(|old| *old == usize::from(*owner)).expect("all are named") as u8;
         }
@@ -124,6 +131,49 @@ impl Client {
     /// What it is doing.
     pub(crate) fn phase(&self) -> &Phase {
         &self.phase
+    }
+
+    /// The layout under which it works.
+    pub(crate) fn version(&self) -> u8 {
+        self.version
+    }
+
+    /// From now on it works under this layout. A read that is under way starts again.
+    pub(crate) fn learn(&mut self, version: u8) {
+        self.version = version;
+        if self.phase == Phase::Reading {
+            self.heard = [None; NODES];
+        }
+    }
+
+    /// Whether it may try again should this attempt fail.
+    pub(crate) fn is_last_try(&self, config: &Config) -> bool {
+        !self.may_attempt(config)
+    }
+
+    /// Whether those heard are enough to stop waiting.
+    pub(crate) fn heard_enough(&self, config: &Config) -> bool {
+        config.layouts.joint(self.version).is_met(|owner| self.heard[owner].is_some())
+    }
+
+    /// Settles a register, as a node does that syncs.
+    pub(crate) fn settle(&mut self, register: u8, above: u64, config: &Config) -> Effect {
+        (self.at, self.tries, self.above) = (register, config.tries, above);
+        self.change = Some(Change::new(write_id(15)));
+        self.attempt(config)
+    }
+
+    /// It forgets what it was doing.
+    pub(crate) fn abandon(&mut self, config: &Config) {
+        self.enter(Phase::Idle);
+        (self.at, self.change, self.tries, self.above) = (0, None, 0, 0);
+        debug_assert!(usize::from(self.me) >= config.scripts.len(), "scripts are not abandoned");
+    }
+
+    /// What is left of a client whose script is over.
+    pub(crate) fn rested(&self, config: &Config) -> Option<Self> {
+        let over = self.phase == Phase::Idle && self.op(config).is_none();
+        (over && (self.last, self.version) != (0, 1)).then(|| Self { last: 0, version: 1, ..self.clone() })
     }
 
     /// The number of the operation under way or next, if there is one.
@@ -180,7 +230,13 @@ impl Client {
                         self.above = self.heard_refusals();
                         let found =
                             found.map(|found| (Mark::of(found.ballot), Chain::of(Some(&found.value))));
-                        self.decide(mark, found.map(|(_, chain)| chain), settled, config)
+                        let effect = self.decide(mark, found.map(|(_, chain)| chain), settled, config);
+                        match effect.answer {
+                            Some(Answer::Saw(_) | Answer::Written) => {
+                                Effect { settled: found.map(|(mark, _)| mark), ..effect }
+                            }
+                            _ => effect,
+                        }
                     }
                     step => self.ended(step, config),
                 }
@@ -190,7 +246,7 @@ impl Client {
                 let step = feed(&mut proposer, owner, reply, config);
                 self.heard[owner] = Some(reply);
                 if step == ProposerStep::Chosen {
-                    return Effect { tell: Some(mark), ..self.end(answer) };
+                    return Effect { tell: Some(mark), settled: Some(mark), ..self.end(answer) };
                 }
                 self.ended(step, config)
             }
@@ -225,7 +281,7 @@ impl Client {
 
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.heard = [None; OWNERS];
+        self.heard = [None; NODES];
         self.inbox.clear();
     }
 
@@ -244,7 +300,7 @@ impl Client {
         }
         self.tries -= 1;
         self.last = self.last.max(self.above) + 1;
-        let mark = Mark::new(self.last, usize::from(self.me));
+        let mark = Mark::new(self.version, self.last, usize::from(self.me));
         self.enter(Phase::Preparing(mark));
         Effect { prepare: Some(mark), ..Effect::default() }
     }
@@ -266,11 +322,15 @@ impl Client {
 
     /// The production proposer, having heard what was heard in this phase.
     fn proposer(&self, mark: Mark, config: &Config) -> Proposer {
-        let owners = if config.breaks(Broken::MajorityOfOne) { 1 } else { OWNERS };
-        let mut proposer = Proposer::new(mark.ballot(), owners, Quorum::majority(owners as u16));
+        let owners = owners(mark.layout(), config);
+        let (count, quorum) = match config.broken {
+            Some(Broken::MajorityOfOne) => (1, Quorum::majority(1)),
+            _ => (owners.nodes.len(), owners.quorum.clone()),
+        };
+        let mut proposer = Proposer::new(mark.ballot(), count, quorum);
         if matches!(self.phase, Phase::Accepting(..)) {
             // Which promises led here no longer matters.
-            for owner in 0..OWNERS {
+            for owner in 0..NODES {
                 feed(&mut proposer, owner, Reply::Promised(None), config);
             }
             proposer.propose();
@@ -319,7 +379,8 @@ impl Client {
         let step = if config.breaks(Broken::ReadTrustsOne) {
             Read::new(1, Quorum::majority(1)).on_reply(0, accepted(held, config), height)
         } else {
-            self.read(config).on_reply(owner as u16, accepted(held, config), height)
+            let Some(place) = owners(self.version, config).place(owner) else { return Effect::default() };
+            self.read(config).on_reply(place, accepted(held, config), height)
         };
         self.heard[owner] = Some(reply);
         self.after_read(step, config)
@@ -327,10 +388,13 @@ impl Client {
 
     /// The production read, having heard what was heard.
     fn read(&self, config: &Config) -> Read {
-        let mut read = Read::new(OWNERS, Quorum::majority(OWNERS as u16));
+        let owners = owners(self.version, config);
+        let mut read = Read::new(owners.nodes.len(), owners.quorum.clone());
         for (owner, reply) in self.heard.iter().enumerate() {
-            if let Some(Reply::Value(held, height)) = reply {
-                read.on_reply(owner as u16, accepted(*held, config), *height);
+            if let Some(Reply::Value(held, height)) = reply
+                && let Some(place) = owners.place(owner)
+            {
+                read.on_reply(place, accepted(*held, config), *height);
             }
         }
         read
@@ -341,7 +405,7 @@ impl Client {
             ReadStep::Value(value) => {
                 let tell = value.as_ref().map(|value| Mark::of(value.ballot));
                 let chain = Chain::of(value.as_ref().map(|value| &value.value));
-                Effect { tell, ..self.end(Answer::Saw(chain)) }.event("read, agreed")
+                Effect { tell, settled: tell, ..self.end(Answer::Saw(chain)) }.event("read, agreed")
             }
             ReadStep::Settle { .. } if config.breaks(Broken::ReadTakesHighest) => {
                 let held = |reply: &Reply| if let Reply::Value(held, _) = reply { *held } else { None };
@@ -357,8 +421,20 @@ impl Client {
     }
 }
 
+/// Whom a client asks under a version, and who must agree.
+fn owners(version: u8, config: &Config) -> &Owners {
+    match config.broken {
+        Some(Broken::NewMajorityOnly) => config.layouts.slots(version),
+        _ => config.layouts.joint(version),
+    }
+}
+
 fn feed(proposer: &mut Proposer, owner: usize, reply: Reply, config: &Config) -> ProposerStep {
-    let owner = if config.breaks(Broken::MajorityOfOne) { 0 } else { owner as u16 };
+    let place = match config.broken {
+        Some(Broken::MajorityOfOne) => Some(0),
+        _ => owners(proposer.ballot().layout.0 as u8, config).place(owner),
+    };
+    let Some(owner) = place else { return ProposerStep::Wait };
     match reply {
         Reply::Promised(held) => proposer.on_promise(owner, accepted(held, config)),
         Reply::Accepted => proposer.on_accepted(owner),

@@ -120,6 +120,45 @@ pub(crate) fn explore<S: System>(system: &mut S, bounds: Bounds) -> Report {
     report
 }
 
+/// Takes random moves from the initial state, again and again: deeper than what can be seen in full, and never
+/// all of it. The same seed walks the same way.
+pub(crate) fn walk<S: System>(system: &mut S, bounds: Bounds, walks: u64, seed: u64) -> Report {
+    let mut report = Report { states: 0, moves: 0, depth: 0, exhausted: false, violation: None };
+    let mut seen: HashSet<u128, BuildHasherDefault<Mix>> = HashSet::default();
+    let mut random = seed ^ 0x9e37_79b9_7f4a_7c15;
+    let mut successors = Vec::new();
+    for _ in 0..walks {
+        let mut state = system.initial();
+        let mut trace = Vec::new();
+        while trace.len() < bounds.depth && report.states < bounds.states {
+            successors.clear();
+            system.successors(&state, &mut successors);
+            if successors.is_empty() {
+                break;
+            }
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let taken = successors.swap_remove((random >> 16) as usize % successors.len());
+            trace.push((state, taken.action, taken.state));
+            report.moves += 1;
+            state = taken.state;
+            report.states += usize::from(seen.insert(system.fingerprint(&state)));
+            if let Some(what) = taken.violation {
+                let told = |(before, action, after): &(S::State, S::Action, S::State)| {
+                    system.describe(before, *action, after)
+                };
+                let trace: Vec<String> = trace.iter().map(told).collect();
+                report.depth = trace.len();
+                report.violation = Some(Violation { what, trace });
+                return report;
+            }
+        }
+        report.depth = report.depth.max(trace.len());
+    }
+    report
+}
+
 /// Walks from the initial state to state `number` and then its move `last`, telling each move.
 fn retrace<S: System>(system: &mut S, origins: &[Origin], mut number: u32, last: u16) -> Vec<String> {
     let mut ordinals = vec![last];

@@ -7,7 +7,7 @@
 
 use crate::{
     client::Answer,
-    rules::{Chain, Config, Held, Mark, REGISTERS, op_of},
+    rules::{Broken, Chain, Config, Held, Mark, REGISTERS, op_of},
 };
 
 /// One ballot: what its proposer sent, and who held it at some time.
@@ -19,24 +19,59 @@ pub(crate) struct Attempt {
     pub(crate) op: u8,
     /// The value, once accepts are sent.
     pub(crate) chain: Option<Chain>,
-    /// A bit for each owner that ever accepted it, or learned it; all bits once it is chosen.
+    /// A bit for each owner that ever accepted it, or learned it; [`CHOSEN`]; [`ACCEPTED`]. With both of these,
+    /// who held it no longer matters.
     pub(crate) owners: u8,
-    /// Whether owners are told that it is chosen.
-    pub(crate) told: bool,
+    /// A bit for each layout under which owners are told that it is chosen.
+    pub(crate) told: u8,
+    /// The operations under way when it was chosen (only where a broken rule asks for that).
+    pub(crate) beside: u8,
 }
 
+/// It was chosen: held by enough that no later ballot misses it.
+pub(crate) const CHOSEN: u8 = 1 << 7;
+/// It was accepted by so many that its proposer may answer.
+pub(crate) const ACCEPTED: u8 = 1 << 6;
+
 impl Attempt {
-    /// Whether a majority accepted it.
-    pub(crate) fn is_chosen(&self) -> bool {
-        self.owners.count_ones() >= 2
+    /// An attempt that sent its prepares.
+    pub(crate) fn new(mark: Mark, op: u8) -> Self {
+        Self { mark, op, chain: None, owners: 0, told: 0, beside: 0 }
     }
 
-    /// Notes that `owner` accepted it. Says whether that made it chosen.
-    pub(crate) fn note_accepted(&mut self, owner: usize) -> bool {
+    /// Whether it was chosen.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.owners & CHOSEN != 0
+    }
+
+    /// It is held by enough owners of a later layout. Says whether that made it chosen.
+    pub(crate) fn choose_late(&mut self) -> bool {
         let before = self.is_chosen();
+        self.owners |= CHOSEN;
+        !before
+    }
+
+    /// Whether it was accepted by so many that its proposer may answer.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.owners & ACCEPTED != 0
+    }
+
+    /// Notes that `owner` accepted it. Says whether that made it chosen: a majority of the owners of its layout,
+    /// of those to come if there are two groups. (No ballot that could be prepared then, under its layout or
+    /// a later one, misses it. The proposer asks for more before it answers.)
+    pub(crate) fn note_accepted(&mut self, owner: usize, config: &Config) -> bool {
+        let before = self.is_chosen();
+        let (layouts, version) = (&config.layouts, self.mark.layout());
+        if self.owners == CHOSEN | ACCEPTED || layouts.joint(version).place(owner).is_none() {
+            return false;
+        }
         self.owners |= 1 << owner;
-        if self.is_chosen() {
-            self.owners = 7;
+        let held = |owner: usize| self.owners >> owner & 1 == 1;
+        let slots = layouts.slots(version).is_met(held);
+        let all = config.breaks(Broken::NewMajorityOnly) && slots || layouts.joint(version).is_met(held);
+        self.owners |= if slots { CHOSEN } else { 0 } | if all { ACCEPTED } else { 0 };
+        if self.is_chosen() && self.is_accepted() {
+            self.owners = CHOSEN | ACCEPTED;
         }
         self.is_chosen() && !before
     }
@@ -63,6 +98,8 @@ pub(crate) struct History {
     ops: Vec<Status>,
     /// The longest chain that any answer told of.
     seen: [Chain; REGISTERS],
+    /// The tombstone that was forgotten first: its ballot, and all that led to it.
+    purged: [Option<(Mark, Chain)>; REGISTERS],
     /// Restarts so far.
     pub(crate) restarts: u8,
     /// Failed durable writes so far.
@@ -73,12 +110,74 @@ impl History {
     /// Nothing happened.
     pub(crate) fn new(config: &Config) -> Self {
         let ops = vec![Status::Waiting; config.ops().count()];
-        Self { ops, seen: [Chain::default(); REGISTERS], restarts: 0, failures: 0 }
+        Self { ops, seen: [Chain::default(); REGISTERS], purged: [None; REGISTERS], restarts: 0, failures: 0 }
     }
 
     /// An operation begins.
     pub(crate) fn begin(&mut self, op: u8, config: &Config) {
         self.ops[usize::from(op) - 1] = Status::Running(self.seen[usize::from(config.op(op).register)]);
+    }
+
+    /// The operations under way, as bits.
+    pub(crate) fn running(&self) -> u8 {
+        let bit = |(status, op): (&Status, u8)| u8::from(matches!(status, Status::Running(_))) << op;
+        self.ops.iter().zip(0..).map(bit).sum()
+    }
+
+    /// A tombstone is forgotten by an owner.
+    pub(crate) fn purge(&mut self, register: u8, mark: Mark, chain: Chain) {
+        let forgotten = &mut self.purged[usize::from(register)];
+        assert!(forgotten.is_none_or(|(_, other)| other == chain), "one tombstone a register is purged");
+        forgotten.get_or_insert((mark, chain));
+    }
+
+    /// Someone settled a register and was told this.
+    pub(crate) fn settle(
+        &self,
+        op: u8,
+        chain: Chain,
+        attempts: &[Attempt],
+        config: &Config,
+    ) -> Result<(), String> {
+        let register = config.op(op).register;
+        let known = |other: Chain| other == self.seen_by(register, chain);
+        if chain.len() > 0 && !self.chosen(attempts, register, config).any(|(_, other)| known(other)) {
+            return Err(format!("{} was settled, and is not chosen", name(chain)));
+        }
+        Ok(())
+    }
+
+    /// All chosen values of a register, by ballot, each with all that led to it.
+    fn chosen(
+        &self,
+        attempts: &[Attempt],
+        register: u8,
+        config: &Config,
+    ) -> impl Iterator<Item = (Mark, Chain)> {
+        attempts
+            .iter()
+            .filter(move |attempt| attempt.is_chosen() && config.op(attempt.op).register == register)
+            .filter_map(move |attempt| {
+                Some((attempt.mark, self.whole(register, attempt.mark, attempt.chain?)))
+            })
+    }
+
+    /// What was built above a purged tombstone on nothing was built on the tombstone.
+    fn whole(&self, register: u8, mark: Mark, chain: Chain) -> Chain {
+        match self.purged[usize::from(register)] {
+            Some((purged, before)) if mark > purged && !before.leads_to(chain) => before.then(chain),
+            _ => chain,
+        }
+    }
+
+    /// As [`History::whole`], for what someone saw without its ballot.
+    fn seen_by(&self, register: u8, chain: Chain) -> Chain {
+        match self.purged[usize::from(register)] {
+            Some((_, before)) if chain.len() == 0 || !chain.leads_to(before) && !before.leads_to(chain) => {
+                before.then(chain)
+            }
+            _ => chain,
+        }
     }
 
     /// An operation ends with an answer: is it true?
@@ -93,7 +192,11 @@ impl History {
             return Err(format!("operation {op} ends without having begun"));
         };
         let register = config.op(op).register;
-        let chosen = || chosen(attempts, register, config);
+        let answer = match answer {
+            Answer::Saw(chain) => Answer::Saw(self.seen_by(register, chain)),
+            answer => answer,
+        };
+        let chosen = || self.chosen(attempts, register, config);
         let taken = chosen().any(|(_, chain)| chain.position(op).is_some());
         let (status, told) = match answer {
             Answer::Written => {
@@ -141,7 +244,8 @@ impl History {
         else {
             return Err("chosen without having been sent".to_string());
         };
-        for (other, theirs) in chosen(attempts, register, config) {
+        let chain = self.whole(register, mark, chain);
+        for (other, theirs) in self.chosen(attempts, register, config) {
             let fits = if other < mark { theirs.leads_to(chain) } else { chain.leads_to(theirs) };
             if !fits {
                 return Err(format!(
@@ -181,14 +285,6 @@ impl History {
     }
 }
 
-/// All chosen values of a register, by ballot.
-fn chosen(attempts: &[Attempt], register: u8, config: &Config) -> impl Iterator<Item = (Mark, Chain)> {
-    attempts
-        .iter()
-        .filter(move |attempt| attempt.is_chosen() && config.op(attempt.op).register == register)
-        .filter_map(|attempt| Some((attempt.mark, attempt.chain?)))
-}
-
 /// A chain in words.
 pub(crate) fn name(chain: Chain) -> String {
     let ids: Vec<String> = chain.ids().map(|id| id.to_string()).collect();
@@ -199,6 +295,11 @@ pub(crate) fn name(chain: Chain) -> String {
 pub(crate) fn told(held: Held) -> String {
     match held {
         None => "nothing".to_string(),
-        Some((mark, chain)) => format!("{}@{}.{}", name(chain), mark.counter(), mark.client()),
+        Some((mark, chain)) => format!("{}@{}", name(chain), ballot(mark)),
     }
+}
+
+/// A ballot in words.
+pub(crate) fn ballot(mark: Mark) -> String {
+    format!("{}.{}.{}", mark.layout(), mark.counter(), mark.client())
 }

@@ -7,67 +7,69 @@
 #![expect(clippy::print_stdout, reason = "what was explored, for `--nocapture`")]
 
 mod cases;
+mod changes;
 mod client;
 mod explore;
 mod intern;
 mod judge;
+mod layouts;
 mod node;
+mod reconfig;
 mod rules;
+mod run;
 mod sameness;
 mod tell;
 mod window;
 mod world;
 
-use explore::{Bounds, Report, explore};
+use explore::{Bounds, Report};
 use rules::{Broken, Config};
-use world::Model;
+use run::Events;
 
 const BOUNDS: Bounds = Bounds { states: 6_000_000, depth: 200 };
 
-fn run(config: Config) -> (Report, Model) {
-    let mut model = Model::new(config);
+fn explored(config: Config) -> (Report, Events) {
+    let name = config.name;
     let start = std::time::Instant::now();
-    let report = explore(&mut model, BOUNDS);
+    let (report, events) = run::run(config, BOUNDS, None);
     println!(
-        "{}: {} states, {} moves, depth {}, {}; {:.1?}; {:?}",
-        model.config().name,
+        "{name}: {} states, {} moves, depth {}, {}; {:.1?}; {events:?}",
         report.states,
         report.moves,
         report.depth,
         if report.exhausted { "exhausted" } else { "not exhausted" },
         start.elapsed(),
-        model.events
     );
     if let Some(violation) = &report.violation {
         println!("  {}", violation.what);
         violation.trace.iter().for_each(|line| println!("    {line}"));
     }
-    (report, model)
+    (report, events)
 }
 
 /// The configuration holds, all of it was seen, it was no less than `states`, and these things happened.
 #[track_caller]
 fn holds(config: Config, states: usize, events: &[&str]) {
-    let (report, model) = run(config);
+    let (report, happened) = explored(config);
     if let Some(violation) = report.violation {
         panic!("{}\n{}", violation.what, violation.trace.join("\n"));
     }
     assert!(report.exhausted, "seen only in part");
     assert!(report.states >= states, "{} states: the model lost its moves", report.states);
     for event in events {
-        let count = model.events.get(event).copied().unwrap_or(0);
-        assert!(count > 0, "{event:?} never happened, only {:?}", model.events);
+        let count = happened.get(event).copied().unwrap_or(0);
+        assert!(count > 0, "{event:?} never happened, only {happened:?}");
     }
 }
 
 /// Breaking this rule is noticed, by a trace of `moves` moves.
 #[track_caller]
 fn is_noticed(rule: Broken, moves: usize) {
-    let (report, _) = run(cases::broken(rule));
+    let (report, _) = explored(cases::broken(rule));
     let violation = report.violation.expect("the model does not notice that a rule is broken");
     assert_eq!(violation.trace.len(), moves, "the shortest trace changed:\n{}", violation.trace.join("\n"));
     let mended = Config { broken: None, ..cases::broken(rule) };
-    let report = explore(&mut Model::new(mended), Bounds { depth: moves, ..BOUNDS });
+    let (report, _) = run::run(mended, Bounds { depth: moves, ..BOUNDS }, None);
     assert!(report.violation.is_none(), "{:?}", report.violation);
 }
 
@@ -232,8 +234,8 @@ fn going_on_after_a_failed_write_is_noticed() {
 #[test]
 fn the_same_configuration_is_explored_the_same_way() {
     let explored = || {
-        let (report, model) = run(cases::broken(Broken::LateCeiling));
-        (report.states, report.moves, report.violation.map(|violation| violation.trace), model.events)
+        let (report, events) = explored(cases::broken(Broken::LateCeiling));
+        (report.states, report.moves, report.violation.map(|violation| violation.trace), events)
     };
     assert_eq!(explored(), explored());
 }

@@ -10,15 +10,18 @@ mod client;
 mod explore;
 mod intern;
 mod judge;
+mod layouts;
 mod node;
+mod reconfig;
 mod rules;
+mod run;
 mod sameness;
 mod tell;
 mod world;
 
-use explore::{Bounds, explore};
-use rules::{Broken, Config, Kind, Op};
-use world::Model;
+use explore::Bounds;
+use layouts::Layouts;
+use rules::{Broken, Config, Kind, Leavers, Op};
 
 const HELP: &str = "\
 Explores the register protocol, run by the production code, in every order within bounds.
@@ -38,14 +41,27 @@ Explores the register protocol, run by the production code, in every order withi
   --detached      replies travel by themselves, instead of arriving at once or never
   --broken RULE   break a rule, by its name in rules.rs, as in --broken LateCeiling
   --case NAME     a configuration of the tests instead: writes, reads, learning, restarts, eviction,
-                  retries, declines, failures, detached-writes, detached-reads, or the
-                  name of a broken rule
+                  retries, declines, failures, detached-writes, detached-reads; of layouts that
+                  change: grow, replace, join, join-all, there-and-back, returning, stale-rows,
+                  everything (too large to be seen in full: for walks);
+                  of tombstones that are forgotten: purge, purge-and-tell, purge-without-one,
+                  purge-without-one-open; or the name of a broken rule. What is given after it changes it
+  --layouts S,S   the owners, one set after the other, as in abc,bcd,cda: from set to set by a
+                  version with the previous owners and one without; nodes are a to e
+  --syncers S     the nodes that sync (default none)
+  --rounds N      how often a node begins to sync one version (default 1)
+  --leavers RULE  what becomes of the rows of those that leave: GatePurge (default), DropIfAway,
+                  and two that are not enough, DropSometime and DropWhenNew
+  --purges        tombstones are forgotten
+  --no-prelude    start at the very beginning
+  --walks N       take so many random walks instead of seeing everything
+  --seed N        of the walks (default 1)
   --states N      stop after so many states (default 20000000; 1000000 take about 100 MiB)
   --depth N       stop at so many moves (default 1000)
 
 Exit status: 0 if nothing is wrong, 1 if something is, 2 if the arguments are.";
 
-const RULES: [Broken; 12] = [
+const RULES: [Broken; 25] = [
     Broken::RestartForgets,
     Broken::AcceptsBelow,
     Broken::LearnsUnchosen,
@@ -58,7 +74,23 @@ const RULES: [Broken; 12] = [
     Broken::DeclinesLightly,
     Broken::DeclinesOnNothing,
     Broken::FailedWriteGoesOn,
+    Broken::SyncFromOne,
+    Broken::SyncTakesHighest,
+    Broken::StayersSkipSync,
+    Broken::EndsEarly,
+    Broken::NoFence,
+    Broken::LayoutLost,
+    Broken::NewMajorityOnly,
+    Broken::PurgeByMajority,
+    Broken::PurgeWithoutFloor,
+    Broken::PurgeWithoutGrace,
+    Broken::GraceSinceChosen,
+    Broken::PurgeInTransition,
+    Broken::RefusedIsSkipped,
 ];
+
+/// How many random walks, and their seed; or everything.
+type Walks = Option<(u64, u64)>;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,7 +99,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match parse(&arguments) {
-        Ok((config, bounds)) => run(config, bounds),
+        Ok((config, bounds, walks)) => run(config, bounds, walks),
         Err(why) => {
             eprintln!("{why}\n\n{HELP}");
             ExitCode::from(2)
@@ -75,16 +107,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config, bounds: Bounds) -> ExitCode {
-    println!("{}: {config:#?}\n{bounds:?}", config.name);
-    let mut model = Model::new(config);
+fn run(config: Config, bounds: Bounds, walks: Walks) -> ExitCode {
+    println!("{}: {config:?}\n{bounds:?}", config.name);
     let start = Instant::now();
-    let report = explore(&mut model, bounds);
+    let (report, events) = run::run(config, bounds, walks);
     let seconds = start.elapsed().as_secs_f64();
     let seen = if report.exhausted { "every reachable state was seen" } else { "stopped before the end" };
     println!("{} states, {} moves, depth {}: {seen}", report.states, report.moves, report.depth);
     println!("{seconds:.1} s, {:.0} states/s", report.states as f64 / seconds);
-    for (event, count) in &model.events {
+    for (event, count) in &events {
         println!("  {count:>12}  {event}");
     }
     match report.violation {
@@ -102,12 +133,13 @@ fn run(config: Config, bounds: Bounds) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<(Config, Bounds), String> {
+fn parse(arguments: &[String]) -> Result<(Config, Bounds, Walks), String> {
     let mut config =
         Config { tries: 2, counters: 4, restarts: 1, learn: true, ..cases::config("yours", &[]) };
     config.scripts = scripts("pp,ar,1")?;
     let mut bounds = Bounds { states: 20_000_000, depth: 1000 };
     let mut clocks = Vec::new();
+    let (mut walks, mut seed) = (None, 1);
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{flag} needs a value"));
@@ -124,8 +156,16 @@ fn parse(arguments: &[String]) -> Result<(Config, Bounds), String> {
             "--silent" => config.learn = false,
             "--detached" => config.detached = true,
             "--broken" => config.broken = Some(rule(value()?)?),
+            "--rounds" => config.rounds = number(value()?)?,
+            "--layouts" => config.layouts = layouts(value()?)?,
+            "--syncers" => config.syncers = nodes(value()?)?.iter().map(|node| 1 << node).sum(),
+            "--purges" => config.purges = true,
+            "--leavers" => config.leavers = leavers(value()?)?,
+            "--no-prelude" => config.prelude.clear(),
             "--case" => config = case(value()?)?,
             "--states" => bounds.states = number::<usize>(value()?)?.min(u32::MAX as usize),
+            "--walks" => walks = Some(number(value()?)?),
+            "--seed" => seed = number(value()?)?,
             "--depth" => bounds.depth = number(value()?)?,
             _ => return Err(format!("{flag} is not known")),
         }
@@ -138,7 +178,7 @@ fn parse(arguments: &[String]) -> Result<(Config, Bounds), String> {
     if config.counters > 30 || config.clocks.iter().any(|clock| *clock > 30) {
         return Err("counters of the model are at most 30".to_string());
     }
-    Ok((config, bounds))
+    Ok((config, bounds, walks.map(|walks| (walks, seed))))
 }
 
 fn number<N: std::str::FromStr>(text: impl AsRef<str>) -> Result<N, String> {
@@ -150,6 +190,26 @@ fn rule(name: &str) -> Result<Broken, String> {
         .into_iter()
         .find(|rule| format!("{rule:?}") == name)
         .ok_or_else(|| format!("no rule is named {name:?}"))
+}
+
+fn nodes(text: &str) -> Result<Vec<u16>, String> {
+    let node = |letter: char| ('a'..='e').position(|known| known == letter).map(|node| node as u16);
+    text.chars().map(|letter| node(letter).ok_or_else(|| format!("{letter:?} is not a node"))).collect()
+}
+
+fn layouts(text: &str) -> Result<Layouts, String> {
+    let sets = text.split(',').map(nodes).collect::<Result<Vec<_>, _>>()?;
+    if sets.len() > 4 || sets.iter().any(Vec::is_empty) {
+        return Err("four sets of owners at most, and none empty".to_string());
+    }
+    Ok(Layouts::line(&sets.iter().map(Vec::as_slice).collect::<Vec<_>>(), false))
+}
+
+fn leavers(name: &str) -> Result<Leavers, String> {
+    [Leavers::DropSometime, Leavers::DropWhenNew, Leavers::DropIfAway, Leavers::GatePurge]
+        .into_iter()
+        .find(|leavers| format!("{leavers:?}") == name)
+        .ok_or_else(|| format!("nothing is named {name:?}"))
 }
 
 fn case(name: &str) -> Result<Config, String> {
@@ -164,6 +224,18 @@ fn case(name: &str) -> Result<Config, String> {
         "failures" => cases::failures(),
         "detached-writes" => cases::detached_writes(),
         "detached-reads" => cases::detached_reads(),
+        "grow" => reconfig::cases::grow(),
+        "replace" => reconfig::cases::replace(),
+        "join" => reconfig::cases::join(),
+        "join-all" => reconfig::cases::join_all(),
+        "there-and-back" => reconfig::cases::there_and_back(Leavers::GatePurge),
+        "returning" => reconfig::cases::returning(Leavers::GatePurge),
+        "stale-rows" => reconfig::cases::stale_rows(Leavers::GatePurge),
+        "everything" => reconfig::cases::everything(),
+        "purge" => reconfig::cases::purge(),
+        "purge-and-tell" => reconfig::cases::purge_and_tell(Leavers::GatePurge),
+        "purge-without-one" => reconfig::cases::purge_without_one(true),
+        "purge-without-one-open" => reconfig::cases::purge_without_one(false),
         other => cases::broken(rule(other)?),
     })
 }

@@ -9,6 +9,8 @@ use pando_core::{
     register::{Accepted, Ballot, LayoutVersion, State, Value},
 };
 
+use crate::layouts::Layouts;
+
 /// How many owners a register has.
 pub(crate) const OWNERS: usize = 3;
 /// How many registers there are: the second one is there to press promises out of the table.
@@ -16,35 +18,42 @@ pub(crate) const REGISTERS: usize = 2;
 /// Most operations: an id of the model has four bits, one of them for retries under a fresh id.
 pub(crate) const OPS: usize = 7;
 
-/// A ballot: counter times 8 plus session, in the order of ballots.
+/// A ballot, packed in the order of ballots: three bits for the layout, five for the counter, three for the
+/// session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Mark(u8);
+pub(crate) struct Mark(u16);
 
 impl Mark {
     /// The ballot of a client.
-    pub(crate) fn new(counter: u64, client: usize) -> Self {
-        assert!(counter < 32 && client < 8, "ballots of the model are small");
-        Self(counter as u8 * 8 + client as u8)
+    pub(crate) fn new(layout: u8, counter: u64, client: usize) -> Self {
+        assert!(layout < 8 && counter < 32 && client < 8, "ballots of the model are small");
+        Self(u16::from(layout) << 8 | (counter as u16) << 3 | client as u16)
     }
 
     /// Whose it is.
     pub(crate) fn client(self) -> usize {
-        usize::from(self.0 % 8)
+        usize::from(self.0 & 7)
     }
 
     /// Its counter.
     pub(crate) fn counter(self) -> u64 {
-        u64::from(self.0 / 8)
+        u64::from(self.0 >> 3 & 31)
+    }
+
+    /// Its layout version.
+    pub(crate) fn layout(self) -> u8 {
+        (self.0 >> 8) as u8
     }
 
     /// As production knows it.
     pub(crate) fn ballot(self) -> Ballot {
-        Ballot { layout: LayoutVersion(1), counter: self.counter(), session: self.client() as u64 }
+        let layout = LayoutVersion(u64::from(self.layout()));
+        Ballot { layout, counter: self.counter(), session: self.client() as u64 }
     }
 
     /// From what production knows.
     pub(crate) fn of(ballot: Ballot) -> Self {
-        Self::new(ballot.counter, ballot.session as usize)
+        Self::new(ballot.layout.0 as u8, ballot.counter, ballot.session as usize)
     }
 }
 
@@ -66,6 +75,12 @@ impl Chain {
     /// The first `len` writes.
     pub(crate) fn cut(self, len: usize) -> Self {
         Self(self.0 >> (4 * self.len().saturating_sub(len)))
+    }
+
+    /// This, and then the writes of another.
+    pub(crate) fn then(self, later: Self) -> Self {
+        assert!(self.len() + later.len() <= 16, "chains of the model are short");
+        if later.len() == 0 { self } else { Self(self.0 << (4 * later.len()) | later.0) }
     }
 
     /// Whether `later` was built on this.
@@ -164,6 +179,49 @@ pub(crate) enum Broken {
     DeclinesOnNothing,
     /// After a failed write the acceptor goes on with what it had in memory.
     FailedWriteGoesOn,
+    /// A new owner syncs from one previous owner.
+    SyncFromOne,
+    /// Where the previous owners differ, a new owner takes the highest.
+    SyncTakesHighest,
+    /// Owners that stay say at once that they have synced.
+    StayersSkipSync,
+    /// A transition ends when one new owner has synced.
+    EndsEarly,
+    /// A node handles messages of older layouts than the one that it knows.
+    NoFence,
+    /// A restarted node knows the first layout.
+    LayoutLost,
+    /// During a transition a majority of the new owners is enough.
+    NewMajorityOnly,
+    /// A tombstone is forgotten when a majority holds it.
+    PurgeByMajority,
+    /// A tombstone is forgotten and the purge floor stays.
+    PurgeWithoutFloor,
+    /// A tombstone is forgotten while an operation from before it goes on.
+    PurgeWithoutGrace,
+    /// A tombstone is forgotten when the operations from before it was chosen are over, though not those from before
+    /// all owners held it.
+    GraceSinceChosen,
+    /// A tombstone is forgotten during a transition, when the new owners hold it.
+    PurgeInTransition,
+    /// What a new owner may not adopt, because of its purge floor, it does without.
+    RefusedIsSkipped,
+}
+
+/// What becomes of the rows of a node that is no owner (any more), which come to light if it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leavers {
+    /// They may be dropped while it knows that it is no owner; when it syncs as an owner that returns, it takes
+    /// over the purge floor and drops rows at or below it that all those asked lack.
+    DropSometime,
+    /// They are dropped durably with the first layout it knows in which it is a newcomer, or no owner.
+    DropWhenNew,
+    /// As the one before, but also when it was away between two layouts that it knows. A sync raises the purge
+    /// floor to the highest of those asked, and an owner that holds nothing, at or above which its floor is,
+    /// does not stand in the way of a purge.
+    DropIfAway,
+    /// Nothing is purged until every former owner has said that it dropped them.
+    GatePurge,
 }
 
 /// One configuration.
@@ -193,8 +251,37 @@ pub(crate) struct Config {
     pub(crate) learn: bool,
     /// Whether replies travel by themselves, instead of arriving at once or never.
     pub(crate) detached: bool,
+    /// The layouts, one after the other.
+    pub(crate) layouts: Layouts,
+    /// A bit for each node that syncs.
+    pub(crate) syncers: u8,
+    /// How often a node begins to sync one version.
+    pub(crate) rounds: u8,
+    /// Whether tombstones are purged.
+    pub(crate) purges: bool,
+    /// What becomes of the rows of those that leave.
+    pub(crate) leavers: Leavers,
+    /// What has happened at the start.
+    pub(crate) prelude: Vec<Scene>,
     /// The broken rule.
     pub(crate) broken: Option<Broken>,
+}
+
+/// What has happened at the start; nodes are given as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// A client did its next operation under a layout, heard by these nodes.
+    Op(usize, u8, u8),
+    /// A client began its next operation under a layout, was promised by some nodes, and accepted by others.
+    Part(usize, u8, u8, u8),
+    /// A client gave its operation up.
+    GaveUp(usize),
+    /// A node synced from these nodes.
+    Sync(usize, u8),
+    /// These nodes took what was proposed for a register, and said what they must for its tombstone to be forgotten.
+    Ready(u8, u8),
+    /// These nodes forgot a tombstone.
+    Purged(u8),
 }
 
 impl Config {
@@ -208,13 +295,19 @@ impl Config {
         self.scripts.iter().flatten().copied()
     }
 
-    /// The operation with this number.
+    /// The operation with this number. Above those of the scripts: settling a register.
     pub(crate) fn op(&self, number: u8) -> Op {
+        if let Some(register) = (number - 1).checked_sub(OPS as u8) {
+            return Op { register, kind: Kind::Read };
+        }
         self.ops().nth(usize::from(number) - 1).expect("an operation of a script")
     }
 
-    /// The number of the operation at `at` in a client's script.
+    /// The number of the operation at `at` in a client's script; of a client without one, settling register `at`.
     pub(crate) fn number(&self, client: usize, at: u8) -> Option<u8> {
+        if client >= self.scripts.len() {
+            return Some(OPS as u8 + 1 + at);
+        }
         let before: usize = self.scripts[..client].iter().map(Vec::len).sum();
         (usize::from(at) < self.scripts[client].len()).then(|| before as u8 + at + 1)
     }
@@ -225,6 +318,11 @@ impl Config {
             Kind::Delete => State::Absent,
             _ => State::Present(Bytes::copy_from_slice(&[op])),
         }
+    }
+
+    /// Whether a value is a tombstone.
+    pub(crate) fn is_tombstone(&self, chain: Chain) -> bool {
+        chain.ids().next_back().is_some_and(|id| self.op(op_of(id)).kind == Kind::Delete)
     }
 
     /// What an operation does to what it finds, as production's callers do it.

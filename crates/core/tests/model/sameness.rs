@@ -5,6 +5,7 @@ use std::hash::Hasher as _;
 
 use crate::{
     intern::Mix,
+    judge::{ACCEPTED, CHOSEN},
     node::Message,
     rules::OWNERS,
     world::{Model, NONE, World},
@@ -77,7 +78,7 @@ impl Model {
             let mut renamed = self.attempts.item(attempts).clone();
             for attempt in &mut renamed {
                 let bit = |new: usize| (attempt.owners >> ORDERS[order][new] & 1) << new;
-                attempt.owners = (0..OWNERS).map(bit).sum();
+                attempt.owners = (attempt.owners & (CHOSEN | ACCEPTED)) | (0..OWNERS).map(bit).sum::<u8>();
             }
             self.renamed_attempts[place][order] = self.attempts.number(renamed);
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     client::{Answer, Phase},
-    judge::{name, told},
+    judge::{ballot, name, told},
     node::{Message, Reply},
     rules::{Config, Kind, Mark},
     world::{Action, Fate, Model, World},
@@ -34,10 +34,10 @@ pub(crate) fn tell(model: &Model, before: &World, action: Action, after: &World)
             format!("client {client} reads from owner {owner}: {}{outcome}", answer(reply))
         }
         Action::Exchange(message, owner, reply, fate) => {
-            let (Message::Prepare(mark) | Message::Accept(mark, _) | Message::Learn(mark, _)) = message;
             let end = match fate {
                 Fate::Heard => {
-                    let outcome = outcome(model, before, mark.client(), after);
+                    let asker = message.mark().map_or(0, Mark::client);
+                    let outcome = outcome(model, before, asker, after);
                     format!("{}{outcome}", answer(reply))
                 }
                 Fate::Lost if reply == Reply::Silent => "done".to_string(),
@@ -53,7 +53,7 @@ pub(crate) fn tell(model: &Model, before: &World, action: Action, after: &World)
     }
 }
 
-fn operation(config: &Config, op: u8) -> String {
+pub(crate) fn operation(config: &Config, op: u8) -> String {
     let Some(op) = op.checked_sub(1).and_then(|index| config.ops().nth(usize::from(index))) else {
         return "nothing".to_string();
     };
@@ -67,19 +67,16 @@ fn operation(config: &Config, op: u8) -> String {
     format!("{what} (register {})", op.register)
 }
 
-fn ballot(mark: Mark) -> String {
-    format!("{}.{}", mark.counter(), mark.client())
-}
-
-fn sent(message: Message) -> String {
+pub(crate) fn sent(message: Message) -> String {
     match message {
         Message::Prepare(mark) => format!("prepare {}", ballot(mark)),
         Message::Accept(mark, chain) => format!("accept {}", told(Some((mark, chain)))),
-        Message::Learn(mark, chain) => format!("learn {}", told(Some((mark, chain)))),
+        Message::Learn(_, mark, chain) => format!("learn {}", told(Some((mark, chain)))),
+        Message::Read(_) => "a read".to_string(),
     }
 }
 
-fn answer(reply: Reply) -> String {
+pub(crate) fn answer(reply: Reply) -> String {
     match reply {
         Reply::Value(held, height) => format!("it holds {}, height {height}", told(held)),
         Reply::Promised(held) => format!("promised, it holds {}", told(held)),

@@ -128,7 +128,7 @@ impl Model {
         if !fails && after.floor() > floor {
             *self.events.entry("evicted").or_default() += 1;
         }
-        if let Message::Learn(mark, _) = message
+        if let Message::Learn(_, mark, _) = message
             && &after != self.nodes.item(node)
         {
             *self.events.entry("learned").or_default() += 1;
@@ -151,16 +151,16 @@ impl Model {
             let mut attempts = self.attempts.item(world.attempts).clone();
             if let Some(mark) = effect.prepare {
                 let place = attempts.partition_point(|attempt| attempt.mark < mark);
-                attempts.insert(place, Attempt { mark, op, chain: None, owners: 0, told: false });
+                attempts.insert(place, Attempt::new(mark, op));
             }
             for attempt in &mut attempts {
                 if let Some((mark, chain)) = effect.accept
                     && attempt.mark == mark
                 {
                     attempt.chain = Some(chain);
-                    attempt.told |= self.config.breaks(Broken::LearnsUnchosen);
+                    attempt.told |= u8::from(self.config.breaks(Broken::LearnsUnchosen)) << 1;
                 }
-                attempt.told |= tell == Some(attempt.mark);
+                attempt.told |= u8::from(tell == Some(attempt.mark)) << 1;
             }
             world.attempts = self.attempts.number(attempts);
         }
@@ -285,7 +285,7 @@ impl Model {
         if wrote {
             let mut attempts = self.attempts.item(world.attempts).clone();
             let noted = attempts.iter_mut().find(|other| other.mark == attempt.mark);
-            if noted.is_some_and(|attempt| attempt.note_accepted(owner)) {
+            if noted.is_some_and(|attempt| attempt.note_accepted(owner, &self.config)) {
                 let history = self.histories.item(world.history);
                 violation = history.choose(attempt.mark, &attempts, &self.config).err();
             }
@@ -301,7 +301,7 @@ impl Model {
             && match message {
                 Message::Prepare(_) => matches!(waiting.phase(), Phase::Preparing(_)),
                 Message::Accept(..) => matches!(waiting.phase(), Phase::Accepting(..)),
-                Message::Learn(..) => false,
+                Message::Learn(..) | Message::Read(_) => false,
             };
         let heard_together = matches!(reply, Reply::Refused(_)) && !self.config.detached;
         if wanted && waiting.awaits(owner) && !heard_together {
@@ -341,7 +341,7 @@ impl System for Model {
     type Action = Action;
 
     fn initial(&mut self) -> World {
-        let node = self.nodes.number(Node::new(&self.config));
+        let node = self.nodes.number(Node::new(0, &self.config));
         let mut clients = [NONE; CLIENTS];
         for (client, number) in clients.iter_mut().enumerate().take(self.config.scripts.len()) {
             *number = self.clients.number(Client::new(client, &self.config));
@@ -365,8 +365,8 @@ impl System for Model {
                 self.deliver(world, attempt, Message::Prepare(attempt.mark), owner, out);
                 if let Some(chain) = attempt.chain {
                     self.deliver(world, attempt, Message::Accept(attempt.mark, chain), owner, out);
-                    if attempt.told {
-                        self.deliver(world, attempt, Message::Learn(attempt.mark, chain), owner, out);
+                    if attempt.told != 0 {
+                        self.deliver(world, attempt, Message::Learn(1, attempt.mark, chain), owner, out);
                     }
                 }
             }
