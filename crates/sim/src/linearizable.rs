@@ -221,8 +221,13 @@ fn search(operations: &[Operation], max_steps: u64) -> Verdict {
         // Pushed first is tried last: steps that need not happen are the last resort.
         for (offset, step) in optional.iter().enumerate().rev() {
             let index = required.len() + offset;
-            if step.start <= now && !point.has(index) && point.fits(step) {
-                stack.push(point.then(index, step));
+            if step.start > now || point.has(index) || !point.fits(step) {
+                continue;
+            }
+            let next = point.then(index, step);
+            let mut following = candidates.iter().map(|&index| &required[index]).chain(&optional);
+            if following.any(|step| next.fits(step)) {
+                stack.push(next);
             }
         }
         for &index in candidates.iter().rev() {
@@ -255,14 +260,11 @@ fn choose_harmless(point: &mut Point, required: &[Step], candidates: &mut Vec<us
         }
         let harmless = candidates.iter().copied().find(|&index| {
             let step = &required[index];
-            step.becomes.is_none() && step.start <= deadline && point.fits(step)
+            step.becomes.is_none() && point.fits(step)
         });
         match harmless {
             Some(index) => point.choose(index, &required[index]),
-            None => {
-                candidates.retain(|&index| required[index].start <= deadline);
-                return deadline;
-            }
+            None => return deadline,
         }
     }
 }
@@ -278,7 +280,8 @@ fn notices(other: &Step, step: &Step) -> bool {
 /// Finds the first answer, in time, that nothing explains. Every prefix of a linearizable history is one too,
 /// so halving finds the place.
 fn explain(operations: &[Operation], max_steps: u64) -> Violation {
-    let mut ends: Vec<u64> = operations.iter().filter(|o| o.outcome != Outcome::Unknown).map(|o| o.end).collect();
+    let answers = |o: &&Operation| !matches!(o.outcome, Outcome::Unknown | Outcome::Failed);
+    let mut ends: Vec<u64> = operations.iter().filter(answers).map(|o| o.end).collect();
     ends.sort_unstable();
     ends.dedup();
     // The history up to ends[broken] is known not to fit; the one with all of them is the whole.
@@ -291,9 +294,7 @@ fn explain(operations: &[Operation], max_steps: u64) -> Violation {
         }
     }
     let time = ends.get(broken).copied().unwrap_or(u64::MAX);
-    let blamed = |operation: &&Operation| {
-        operation.end == time && !matches!(operation.outcome, Outcome::Unknown | Outcome::Failed)
-    };
+    let blamed = |operation: &&Operation| operation.end == time && answers(operation);
     let culprit = operations.iter().find(blamed).expect("only an answer breaks a history").clone();
     let lines = around(&until(operations, time), operations, &culprit);
     Violation::Broken { culprit, lines }
