@@ -126,6 +126,28 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<u32> {
+        match *self {
+            Self::Partition { ref side } => side.clone(),
+            Self::OneWay { from: a, to: b } | Self::Flap { a, b, .. } => vec![a, b],
+            Self::Slow { node, .. }
+            | Self::Pause { node, .. }
+            | Self::Crash { node, .. }
+            | Self::Restart { node }
+            | Self::Wipe { node }
+            | Self::FlipBits { node, .. }
+            | Self::Misdirect { node }
+            | Self::ReadErrors { node, .. }
+            | Self::FsyncFails { node }
+            | Self::DiskFull { node, .. }
+            | Self::ClockJump { node, .. }
+            | Self::Drain { node }
+            | Self::Remove { node } => vec![node],
+            Self::Heal | Self::Loss { .. } | Self::Join | Self::CheckNow => vec![],
+        }
+    }
+
     /// Its name in the sums of events.
     pub fn name(&self) -> &'static str {
         match self {

@@ -289,16 +289,40 @@ impl Drawer<'_> {
         self.faults.push((at.min(self.plan.calm_from_ms - 1), fault));
     }
 
+    /// Stories overlap: one may name a node that another removed meanwhile, or that joins only later.
+    fn drop_impossible(&mut self) {
+        let mut joined = self.plan.nodes;
+        let (mut wiped, mut removed) = (Vec::new(), Vec::new());
+        self.faults.retain(|(_, fault)| {
+            let there = |node: &u32| *node < joined && !removed.contains(node);
+            let comes_back = matches!(fault, Fault::Restart { node } if wiped.contains(node));
+            let possible = fault.nodes().iter().all(there) && !comes_back;
+            match *fault {
+                Fault::Join => joined += 1,
+                Fault::Wipe { node } => wiped.push(node),
+                Fault::Remove { node } => removed.push(node),
+                _ => {}
+            }
+            possible
+        });
+    }
+
     /// In order, with an end to everything that lasts.
     fn end(mut self) -> Vec<(u64, Fault)> {
         self.faults.sort_by_key(|&(at, _)| at);
+        self.drop_impossible();
         let calm = self.plan.calm_from_ms;
         let mut down: Vec<u32> = Vec::new();
         let mut ends = vec![Fault::Heal, Fault::Loss { percent: 0 }];
         for (_, fault) in &self.faults {
             match *fault {
                 Fault::Crash { node, .. } | Fault::FsyncFails { node } => down.push(node),
-                Fault::Restart { node } | Fault::Remove { node } => down.retain(|&other| other != node),
+                Fault::Restart { node } => down.retain(|&other| other != node),
+                // It never comes back: nothing of it is left to end.
+                Fault::Remove { node } => {
+                    down.retain(|&other| other != node);
+                    ends.retain(|end| !end.nodes().contains(&node));
+                }
                 Fault::Slow { node, ms } if ms > 0 => ends.push(Fault::Slow { node, ms: 0 }),
                 Fault::ReadErrors { node, percent } if percent > 0 => {
                     ends.push(Fault::ReadErrors { node, percent: 0 });

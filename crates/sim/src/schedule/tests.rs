@@ -63,14 +63,18 @@ fn the_last_third_is_calm_and_everything_is_mended() {
                 Fault::Crash { node, .. } | Fault::FsyncFails { node } => {
                     down.insert(node);
                 }
-                Fault::Restart { node } | Fault::Remove { node } => {
+                Fault::Restart { node } => {
                     down.remove(&node);
                 }
+                Fault::Remove { node } => {
+                    down.remove(&node);
+                    bad.retain(|&(_, other)| other != node);
+                }
                 Fault::Partition { .. } | Fault::OneWay { .. } => {
-                    bad.insert(("net", 0));
+                    bad.insert(("net", u32::MAX));
                 }
                 Fault::Heal => {
-                    bad.remove(&("net", 0));
+                    bad.remove(&("net", u32::MAX));
                 }
                 Fault::Slow { node, ms: 0 } => {
                     bad.remove(&("slow", node));
@@ -119,9 +123,12 @@ fn a_majority_of_the_copies_is_never_lost() {
                     struck.insert(node);
                     gone.insert(node);
                 }
-                Fault::Restart { node } => assert!(!gone.contains(&node), "{node} comes back: {plan:?}"),
                 _ => {}
             }
+            let nodes = fault.nodes();
+            let names_gone =
+                !matches!(fault, Fault::Remove { .. }) && nodes.iter().any(|node| gone.contains(node));
+            assert!(!names_gone, "{fault:?} names a node that is gone: {plan:?}");
         }
         assert!(struck.len() <= plan.expendable() as usize, "{struck:?} of {plan:?}");
         assert!(members.len() >= plan.copies() as usize, "too few stay: {plan:?}");
@@ -133,21 +140,8 @@ fn faults_name_nodes_that_are_there() {
     for plan in plans() {
         let mut next = plan.nodes;
         for (_, fault) in &plan.faults {
-            let named = match fault {
-                Fault::Join => {
-                    next += 1;
-                    vec![]
-                }
-                Fault::Partition { side } => side.clone(),
-                Fault::OneWay { from: a, to: b } | Fault::Flap { a, b, .. } => vec![*a, *b],
-                Fault::Slow { node, .. }
-                | Fault::Pause { node, .. }
-                | Fault::Crash { node, .. }
-                | Fault::ClockJump { node, .. }
-                | Fault::DiskFull { node, .. }
-                | Fault::Drain { node } => vec![*node],
-                _ => vec![],
-            };
+            next += u32::from(*fault == Fault::Join);
+            let named = fault.nodes();
             assert!(named.iter().all(|&node| node < next), "{fault:?} of {plan:?}");
         }
     }
