@@ -1,0 +1,91 @@
+//! Mistakes that are made on purpose, to see that the simulator notices: a table, and the hunt for one.
+//!
+//! Each takes one safety rule out of the system. A mutant that survives means that the simulator does not test
+//! that rule. The mistakes themselves are made where the rules are, not here.
+
+use std::{io, path::Path};
+
+use crate::{
+    report::{Finding, Options, Summary},
+    runner::{Progress, Runner},
+};
+
+/// A mistake.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// Which rule is broken.
+    pub what: &'static str,
+    /// It must be found within so many seeds from 0.
+    pub within: u64,
+}
+
+const fn mutant(name: &'static str, within: u64, what: &'static str) -> Mutant {
+    Mutant { name, what, within }
+}
+
+/// All of them.
+pub const MUTANTS: &[Mutant] = &[
+    mutant("ack-before-sync", 100, "a write is acknowledged before it is durable"),
+    mutant("folder-not-synced", 200, "a new file's folder is not synced: the file may vanish"),
+    mutant("majority-of-one", 50, "one owner's answer counts as a majority"),
+    mutant("promises-forgotten", 300, "a restart forgets promises: the floor starts at zero"),
+    mutant("accept-below", 300, "an acceptor accepts below what it promised"),
+    mutant("learn-unchosen", 300, "anti-entropy learns values that were accepted but not chosen"),
+    mutant("transition-ends-before-sync", 300, "a layout change ends before new owners hold everything"),
+    mutant("stayers-do-not-sync", 300, "owners that stay do not sync in a layout change"),
+    mutant("sync-takes-highest", 300, "sync takes the highest ballot seen instead of settling the key"),
+    mutant("layout-not-durable", 300, "a new layout is used before it is durable"),
+    mutant("stale-layout-accepted", 300, "an acceptor answers ballots of an older layout"),
+    mutant("drop-before-confirm", 300, "a chunk is dropped before its new owners confirmed it"),
+    mutant("serve-unverified", 100, "what is read from disk is served without verifying it"),
+    mutant("purge-on-majority", 300, "a tombstone is forgotten when a majority holds it"),
+    mutant("purge-floor-not-raised", 300, "the purge floor stays where it was"),
+    mutant("retry-without-write-id", 200, "a retry does not look for its own write id"),
+    mutant("references-lost", 300, "references of chunks are not told to new owners"),
+    mutant("failed-fsync-goes-on", 200, "a node goes on after a failed sync"),
+    mutant("decline-without-settling", 300, "a declined change does not write back what it found"),
+    mutant("old-rows-kept", 300, "a node keeps rows of partitions that it no longer owns"),
+];
+
+/// The mutant of this name.
+pub fn find(name: &str) -> Option<&'static Mutant> {
+    MUTANTS.iter().find(|mutant| mutant.name == name)
+}
+
+/// What came of a hunt.
+#[derive(Clone, Debug)]
+pub struct Hunt {
+    /// What gave the mutant away, if anything did.
+    pub finding: Option<Finding>,
+    /// The seeds that were run.
+    pub summary: Summary,
+}
+
+/// Runs seeds with the mutant until it is found or its number of seeds is used up.
+pub fn hunt(program: &Path, mutant: &Mutant, jobs: usize) -> io::Result<Hunt> {
+    let options = Options { trace: false, mutant: Some(mutant.name.to_owned()) };
+    let runner = Runner { options, jobs, stop_at_first: true, ..Runner::new(program.to_owned()) };
+    let summary = runner.run(0..mutant.within, None, |_: Progress<'_>| Ok(()))?;
+    Ok(Hunt { finding: summary.findings.first().cloned(), summary })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for mutant in MUTANTS {
+            assert_eq!(
+                MUTANTS.iter().filter(|other| other.name == mutant.name).count(),
+                1,
+                "{}",
+                mutant.name
+            );
+            assert_eq!(find(mutant.name).unwrap().what, mutant.what);
+        }
+        assert!(find("none").is_none());
+    }
+}
