@@ -13,5 +13,6 @@ pub mod report;
 pub mod rng;
 pub mod runner;
 pub mod schedule;
+mod users;
 pub mod worker;
 pub mod world;

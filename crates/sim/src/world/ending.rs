@@ -1,0 +1,71 @@
+//! The end of a world: after the faults all nodes run, every object reads the same everywhere, every copy is in
+//! its place, and nothing else is left anywhere once the grace time is over.
+
+use std::{rc::Rc, time::Duration};
+
+use pando_node::{CheckProgress, Node, simulated::Disk};
+
+use super::{State, machine_name};
+use crate::{
+    client::key,
+    history::{Kind, Outcome},
+    users,
+};
+
+/// Looks whether the world is in order; called again and again on one node, once the clients have ended.
+pub(crate) async fn look(state: &Rc<State>, node: &Node) {
+    if !state.clients_ended() || state.is_in_order() {
+        return;
+    }
+    match in_order(state, node).await {
+        Ok(()) => {
+            state.note("in order");
+            state.set_in_order();
+        }
+        Err(why) => {
+            state.note(&format!("not in order: {why}"));
+            state.set_why(why);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+}
+
+async fn in_order(state: &Rc<State>, node: &Node) -> Result<(), String> {
+    let up: Vec<u32> = state.up().iter().map(|(number, _)| *number).collect();
+    let should = state.should_run();
+    if up != should {
+        return Err(format!("of machines {should:?} only {up:?} run"));
+    }
+    if state.has_wants() {
+        return Err("a membership change is still wanted".into());
+    }
+    if node.members() != up.len() {
+        return Err(format!("{} members, {} machines run", node.members(), up.len()));
+    }
+    let (progress, seen) = tokio::sync::watch::channel(CheckProgress::default());
+    let report = node.check(true, &progress).await.map_err(|error| format!("check: {error}"))?;
+    if !report.is_clean() {
+        return Err(format!("check: {report:?}"));
+    }
+    let wanted = seen.borrow().copies;
+    let files = |number: &u32| Disk::of(&machine_name(*number)).files("/chunks/").len() as u64;
+    let held: u64 = up.iter().map(files).sum();
+    if held != wanted {
+        return Err(format!("{held} chunk files, and {wanted} copies are wanted"));
+    }
+    for (number, node) in state.up() {
+        let tombstones = node.tombstones().await.map_err(|error| error.to_string())?;
+        if tombstones > 0 {
+            return Err(format!("{tombstones} tombstones are left on machine {number}"));
+        }
+    }
+    for (number, node) in state.up() {
+        for key in (0..state.plan.keys).map(key) {
+            let operation = state.begin(1000 + number, number, &key, Kind::Read);
+            let read = users::read(state, &node, &key, None).await;
+            state.end(operation, read.as_ref().map_or(Outcome::Failed, |value| Outcome::Read(*value)));
+            read.map_err(|error| format!("{key} from machine {number}: {error}"))?;
+        }
+    }
+    Ok(())
+}
