@@ -26,6 +26,7 @@ use crate::{
     buffers::Buffers,
     error::Error,
     peers::Peers,
+    pulse::Mailbox,
     serve,
     sys::{self, Instant},
 };
@@ -60,8 +61,10 @@ pub(crate) struct Inner {
     pub(crate) buffers: Buffers,
     /// Wakes the resync loop.
     pub(crate) healing: Notify,
-    /// Makes the next pulse go out now.
+    /// Has this node say now what it knows.
     pub(crate) beat: Notify,
+    /// Where gossip goes that came in.
+    pub(crate) gossip: Mailbox,
     /// Wakes whoever follows a transition: another node has synced.
     pub(crate) transition: Notify,
     /// The newest layout for which all own partitions are synced.
@@ -133,6 +136,7 @@ impl Inner {
             buffers: Buffers::default(),
             healing: Notify::new(),
             beat: Notify::new(),
+            gossip: Mailbox::default(),
             transition: Notify::new(),
             synced: AtomicU64::new(0),
             key: OnceLock::new(),

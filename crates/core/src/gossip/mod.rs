@@ -26,7 +26,7 @@ mod news;
 mod outage;
 mod packet;
 
-pub use news::News;
+pub use news::{AddressEntry, News};
 pub use outage::{Outages, Standing};
 pub use packet::{MAX_PACKET, Name};
 

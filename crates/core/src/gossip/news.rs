@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -12,7 +13,18 @@ use foca::{BroadcastHandler, Invalidates};
 use serde::{Deserialize, Serialize};
 
 use super::packet::Name;
-use crate::{id::NodeId, layout::MAX_ADDRESSES, register::LayoutVersion, wire::AddressEntry};
+use crate::{id::NodeId, layout::MAX_ADDRESSES, register::LayoutVersion};
+
+/// Where a node is, as it says itself. The highest `since` is the latest word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressEntry {
+    /// Who.
+    pub node: NodeId,
+    /// Where.
+    pub addresses: Vec<SocketAddr>,
+    /// When it said so (Unix milliseconds by its own clock).
+    pub since: u64,
+}
 
 /// What a node says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -44,7 +44,8 @@ fn a_small_network_knows_of_a_death_in_seconds() {
 
 #[test]
 fn losses_alone_kill_nobody() {
-    let mut world = grown(12, 3);
+    let mut world = World::new(12, 3);
+    world.introduce();
     world.loss = 100;
     for _ in 0..300 {
         world.run(seconds(1));

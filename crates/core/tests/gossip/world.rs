@@ -8,10 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use pando_core::{
-    gossip::{Event, Gossip, News, Standing},
+    gossip::{AddressEntry, Event, Gossip, News, Standing},
     id::NodeId,
     register::LayoutVersion,
-    wire::AddressEntry,
 };
 
 /// What happens at some time.
