@@ -48,10 +48,10 @@ const ASKED_AGAIN: usize = 8;
 /// The least time between two words of this node about its layout or its place: one round of gossip.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The least time between two words about its figures, and from a word to its repetition. Both grow with
-/// the network, so that all words together stay below about a hundred a second.
+/// the network, so that all words together stay at a few a second.
 const FIGURES: Duration = Duration::from_secs(2);
 const REPEAT: Duration = Duration::from_secs(10);
-const PER_MEMBER: Duration = Duration::from_millis(30);
+const PER_MEMBER: Duration = Duration::from_millis(200);
 /// Where the address book is kept in the store.
 const BOOK: &str = "address-book";
 

@@ -328,10 +328,12 @@ impl Gossip {
         for news in self.board.with(Board::take_fresh) {
             self.outbox.events.push_back(Event::News(news));
         }
-        for name in std::mem::take(&mut self.outbox.renamed) {
-            if self.foca.iter_members().any(|member| *member.id() == name) {
-                self.outbox.events.push_back(Event::Up(name.node));
-            }
+        if !self.outbox.renamed.is_empty() {
+            let renamed: BTreeSet<NodeId> =
+                std::mem::take(&mut self.outbox.renamed).iter().map(|name| name.node).collect();
+            let active = self.foca.iter_members().map(|member| member.id());
+            let up = active.filter(|name| name.life != UNHEARD && renamed.contains(&name.node));
+            self.outbox.events.extend(up.map(|name| Event::Up(name.node)));
         }
         if std::mem::take(&mut self.outbox.rejoined) {
             // Those that held this node dead were held dead by it, perhaps: find out soon.

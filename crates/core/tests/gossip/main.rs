@@ -12,6 +12,23 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+impl World {
+    /// How a node looks from another.
+    pub(crate) fn standing(&self, from: usize, node: usize) -> Standing {
+        let standings = self.nodes[from].as_ref().expect("it lives").standings();
+        standings
+            .iter()
+            .find(|(who, _)| *who == id(node))
+            .map_or(Standing::Unknown, |(_, standing)| *standing)
+    }
+
+    /// Whether a node looks so from all others that live.
+    pub(crate) fn agree(&self, node: usize, standing: Standing) -> bool {
+        let others = (0..self.nodes.len()).filter(|other| *other != node && self.nodes[*other].is_some());
+        others.into_iter().all(|other| self.standing(other, node) == standing)
+    }
+}
+
 fn grown(size: usize, seed: u64) -> World {
     let mut world = World::new(size, seed);
     world.run(seconds(20));

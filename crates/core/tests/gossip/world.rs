@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use pando_core::{
-    gossip::{AddressEntry, Event, Gossip, News, Standing},
+    gossip::{AddressEntry, Event, Gossip, News},
     id::NodeId,
     register::LayoutVersion,
 };
@@ -213,21 +213,6 @@ impl World {
             self.after(node);
         }
         self.now = end;
-    }
-
-    /// How a node looks from another.
-    pub(crate) fn standing(&self, from: usize, node: usize) -> Standing {
-        let standings = self.nodes[from].as_ref().expect("it lives").standings();
-        standings
-            .iter()
-            .find(|(who, _)| *who == id(node))
-            .map_or(Standing::Unknown, |(_, standing)| *standing)
-    }
-
-    /// Whether a node looks so from all others that live.
-    pub(crate) fn agree(&self, node: usize, standing: Standing) -> bool {
-        let others = (0..self.nodes.len()).filter(|other| *other != node && self.nodes[*other].is_some());
-        others.into_iter().all(|other| self.standing(other, node) == standing)
     }
 
     /// How long it took from `since` until the last one heard (0: down, 1: up, 2: news), if all did.
