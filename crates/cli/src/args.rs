@@ -3,30 +3,75 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use pando_core::{layout::Replicas, name::RegisterName, ticket::Ticket};
+use pando_core::{
+    layout::{MAX_ZONE, Replicas},
+    name::RegisterName,
+    ticket::Ticket,
+};
 
 use crate::{control::message::Range, exit, units};
 
 const JSON_UP: &str = "\
+Given again, --zone, --capacity, --listen and --advertise change what the network knows of a member;
+what it holds moves accordingly.
+
 With --json, one line when the node is ready:
   {id, network, started, listen, advertised, data, control, ticket}
-`ticket` is null if no invite could be made just now.";
+`ticket` is null if no invite could be made just now. A node that was drained prints {id, ended} when it has
+left (`ended` is \"left\"), and exits with 0.";
 const JSON_PUT: &str = "With --json: {bucket, key, size, blake3, etag, copies, wanted}";
 const JSON_GET: &str = "\
 With --json (and -o FILE), one line at the end:
-  {bucket, key, size, blake3, etag, modified, content_type, meta, start, end, output}";
+  {bucket, key, size, blake3, etag, modified, content_type, meta, start, end, output}
+and stale: true with --stale.";
 const JSON_LS: &str = "\
 With --json, one line each: {bucket, key, size, blake3, etag, modified}, or {bucket, prefix} for what
-shares a prefix, or {bucket, created} for buckets.";
-const JSON_STAT: &str = "With --json: {bucket, key, size, blake3, etag, modified, content_type, meta}";
+shares a prefix, or {bucket, created} for buckets; and stale: true with --stale.";
+const JSON_STAT: &str = "\
+With --json: {bucket, key, size, blake3, etag, modified, content_type, meta}, and stale: true with --stale";
 const JSON_RM: &str = "With --json, one line each: {bucket, key, removed}";
-const JSON_BUCKET: &str = "With --json: {bucket, created}, a line each for `ls`; {bucket, removed} for `rm`";
+const JSON_BUCKET: &str = "\
+With --json: {bucket} for `create`; {bucket, created}, a line each, for `ls`; {bucket, removed} for `rm`";
 const JSON_INVITE: &str = "With --json: {ticket}";
 const JSON_STATUS: &str = "\
 With --json: {network, layout, in_transition, replicas, health, summary, objects: {at_least, exact},
-  nodes: [{id, zone, addresses, up, me, used, capacity, owed}]}
-`health` is \"healthy\", \"degraded\" or \"unavailable\"; `replicas` is a number or \"all\"; what is not known
-is null.";
+  nodes: [{id, zone, addresses, state, up, down_for, me, used, capacity, owed}],
+  healing: {lacking, owing, misplaced, rate, done_in}, scrub: {now, verified, total, damaged, finished}}
+`health` is \"healthy\", \"degraded\" or \"unavailable\"; `replicas` is a number or \"all\"; `state` is \"active\"
+or \"draining\"; `down_for` and `done_in` are seconds, `rate` is bytes a second; `healing` and `scrub` are of
+the node that was asked: chunks to fetch, to hand over to others, and to drop once others have them, and
+chunks verified. What is not known is null.";
+const JSON_DRAIN: &str = "\
+The node gives up what it holds to the others and then leaves the network by itself. Without --no-wait, the
+command follows until it has left; interrupting that stops the following, not the draining.
+
+With --json, one line at the end: {id, state}; `state` is \"left\", \"draining\" (--no-wait) or \"active\" (--undo).";
+const JSON_REMOVE: &str = "\
+For a node that does not come back: what it held is copied from the others. A node that still runs is better
+drained. Where too few copies are left without it, only --force removes it, and what only it held is lost.
+
+With --json: {id, removed}";
+const JSON_PLAN: &str = "\
+Changes nothing. Without options, it shows how everything is spread now. A share is of all copies of all
+partitions.
+
+With --json: {copies, moved, slots, bytes,
+  members: [{id, zone, capacity, slots_before, slots_after, bytes_in}]}
+`slots` are copies of partitions, `moved` those that would move, `bytes` about how much that is; `id` is null
+for a node that would join.";
+const JSON_CHECK: &str = "\
+Asks every owner of every object and chunk what it holds. Changes nothing. Exits with 0 only if all is in
+place, with 9 if not.
+
+With --json: {objects, chunks, bytes, clean, problem_count, problems: [{object, chunk, node, what}],
+  unreachable, in_transition}
+`problems` has the first of them, `chunk` is null for an object's record, `unreachable` are ids of nodes.";
+const JSON_SCRUB: &str = "\
+Every node reads and verifies all of its chunks again and again, slowly. A damaged chunk is put aside and
+fetched again from another node, by itself. This shows how far the local node is; --now makes it start anew,
+as fast as it may, and waits for the end. Exits with 9 if that pass found damaged chunks, else with 0.
+
+With --json: {now, verified, total, damaged, finished}; `finished` is when the last whole pass ended, or null";
 const JSON_DEMO: &str = "With --json, one line each step: {step, seconds, bytes}, and {ok: true} at the end";
 
 /// A decentralized peer-to-peer storage system: put a file on any node, read it from any other.
@@ -79,9 +124,24 @@ pub(crate) enum Command {
     /// Remove objects
     #[command(after_help = JSON_RM)]
     Rm(Rm),
-    /// Show the nodes, how many objects there are, and whether all is well
+    /// Show the nodes, how many objects there are, what is being mended, and whether all is well
     #[command(after_help = JSON_STATUS)]
     Status,
+    /// Empty a node and let it leave the network
+    #[command(after_help = JSON_DRAIN)]
+    Drain(Drain),
+    /// Remove a node that is gone for good
+    #[command(after_help = JSON_REMOVE)]
+    Remove(Remove),
+    /// Show what nodes that leave or join would move, before they do
+    #[command(after_help = JSON_PLAN)]
+    Plan(Plan),
+    /// Look whether every copy of every object is where it should be
+    #[command(after_help = JSON_CHECK)]
+    Check(Check),
+    /// Show how far the verification of the local node's chunks is, or do it now
+    #[command(after_help = JSON_SCRUB)]
+    Scrub(Scrub),
     /// Watch it work: three nodes on this machine, a file stored, a node killed, the file read and verified
     #[command(after_help = JSON_DEMO)]
     Demo(Demo),
@@ -101,22 +161,38 @@ pub(crate) struct Up {
     /// Where to listen, as IP:PORT [default: where it listened before, else port 7433, else any]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Where other nodes reach this one, if that is not where it listens
+    /// Where other nodes reach this one, if that is not where it listens [default: what it was]
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<SocketAddr>,
-    /// Where it stands (a room, a site): copies go to different zones where there are enough
-    #[arg(long, value_name = "ZONE")]
+    /// Where it stands (a room, a site): copies go to different zones where there are enough [default: what
+    /// it was, else "default"]
+    #[arg(long, value_name = "ZONE", value_parser = parse_zone)]
     pub(crate) zone: Option<String>,
-    /// How much it may store, like 500G or 1.5T [default: the free space of its disk]
+    /// How much it may store, like 500G or 1.5T [default: what it was, else the free space of its disk]
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     pub(crate) capacity: Option<u64>,
     /// Copies of everything, a number or `all`; only when the network is made [default: 3]
-    #[arg(long, value_name = "N|all", value_parser = parse_replicas)]
+    #[arg(long, value_name = "N|all", value_parser = parse_replicas, conflicts_with = "join")]
     pub(crate) replicas: Option<Replicas>,
     /// How long data that no object needs any more is kept, 5m at least [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = units::parse_grace)]
     pub(crate) grace: Option<Duration>,
+    /// Replace another node by itself once it was unreachable for so long, or `never`; longer than a restart
+    /// or an update takes
+    #[arg(long, value_name = "DURATION|never", value_parser = parse_dead_after, default_value = "1h")]
+    pub(crate) dead_after: DeadAfter,
+    /// Most bytes a second that healing and scrubbing may move on this node, like 50M
+    #[arg(long, value_name = "SIZE|unlimited", value_parser = parse_heal_rate, default_value = "unlimited")]
+    pub(crate) heal_rate: HealRate,
 }
+
+/// How long a node must be unreachable to be replaced; `None`: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeadAfter(pub(crate) Option<Duration>);
+
+/// Bytes a second; `None`: as fast as it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HealRate(pub(crate) Option<u64>);
 
 /// `invite`
 #[derive(Debug, Args)]
@@ -221,6 +297,61 @@ pub(crate) struct Rm {
     pub(crate) objects: Vec<Place>,
 }
 
+/// `drain`
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// Which node: its id, or the start of it, as `pando status` shows it
+    #[arg(value_parser = parse_node)]
+    pub(crate) node: String,
+    /// Even if fewer nodes remain than there should be copies of everything
+    #[arg(long, conflicts_with = "undo")]
+    pub(crate) force: bool,
+    /// Let a draining node stay after all
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Don't wait until it has left
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// `remove`
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Which node: its id, or the start of it, as `pando status` shows it
+    #[arg(value_parser = parse_node)]
+    pub(crate) node: String,
+    /// Even if it is up, or if what only it (and others that are down) held is lost
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// A node that would leave; may be repeated
+    #[arg(long, value_name = "NODE", value_parser = parse_node)]
+    pub(crate) drain: Vec<String>,
+    /// A node that would join: how much it would offer, and its zone; may be repeated
+    #[arg(long, value_name = "SIZE[@ZONE]", value_parser = parse_newcomer)]
+    pub(crate) join: Vec<(u64, String)>,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The owners also read and verify every byte: slower
+    #[arg(long)]
+    pub(crate) deep: bool,
+}
+
+/// `scrub`
+#[derive(Debug, Args)]
+pub(crate) struct Scrub {
+    /// Start anew, as fast as it may, and wait until all is verified
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
 /// `demo`
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
@@ -284,6 +415,48 @@ fn parse_replicas(text: &str) -> Result<Replicas, String> {
     }
 }
 
+fn parse_zone(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=MAX_ZONE => Ok(text.to_owned()),
+        _ => Err(format!("a zone's name has 1 to {MAX_ZONE} bytes")),
+    }
+}
+
+fn parse_node(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=64 if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(text.to_ascii_lowercase()),
+        _ => Err(format!("{text:?} is not the start of a node's id: `pando status` shows them")),
+    }
+}
+
+fn parse_newcomer(text: &str) -> Result<(u64, String), String> {
+    let (size, zone) = text.split_once('@').unwrap_or((text, "default"));
+    match units::parse_size(size)? {
+        0 => Err("a node that offers nothing would get nothing".into()),
+        size => Ok((size, parse_zone(zone)?)),
+    }
+}
+
+fn parse_dead_after(text: &str) -> Result<DeadAfter, String> {
+    match text {
+        "never" => Ok(DeadAfter(None)),
+        _ => match units::parse_duration(text).map_err(|why| format!("{why}, or `never`"))? {
+            Duration::ZERO => Err("every node would count as dead at once; did you mean `never`?".into()),
+            time => Ok(DeadAfter(Some(time))),
+        },
+    }
+}
+
+fn parse_heal_rate(text: &str) -> Result<HealRate, String> {
+    match text {
+        "unlimited" => Ok(HealRate(None)),
+        _ => match units::parse_size(text).map_err(|why| format!("{why}, or `unlimited`"))? {
+            0 => Err("at that rate nothing is ever mended; did you mean `unlimited`?".into()),
+            rate => Ok(HealRate(Some(rate))),
+        },
+    }
+}
+
 fn parse_range(text: &str) -> Result<Range, String> {
     let wrong = || format!("{text:?} is not a range: write 0-1023, 1024- or -1024");
     let number = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -330,6 +503,36 @@ mod tests {
             assert!(parse_object(bad).is_err(), "{bad}");
         }
         assert!(parse_object(&format!("photos/{}", "k".repeat(1025))).is_err());
+    }
+
+    #[test]
+    fn nodes_and_newcomers_read() {
+        assert_eq!(parse_node("27F2").as_deref(), Ok("27f2"));
+        for bad in ["", "xyz", "27f2 *", &"0".repeat(65)] {
+            assert!(parse_node(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_newcomer("1T"), Ok((1 << 40, "default".to_owned())));
+        assert_eq!(parse_newcomer("500G@cellar"), Ok((500 << 30, "cellar".to_owned())));
+        for bad in ["", "@cellar", "1T@", "0@cellar", "much"] {
+            assert!(parse_newcomer(bad).is_err(), "{bad}");
+        }
+        assert!(parse_zone(&"z".repeat(MAX_ZONE + 1)).is_err());
+    }
+
+    #[test]
+    fn limits_read() {
+        let default = |seconds| Ok(DeadAfter(Some(Duration::from_secs(seconds))));
+        assert_eq!(parse_dead_after("90s"), default(90));
+        assert_eq!(parse_dead_after("never"), Ok(DeadAfter(None)));
+        assert_eq!(parse_heal_rate("50M"), Ok(HealRate(Some(50 << 20))));
+        assert_eq!(parse_heal_rate("unlimited"), Ok(HealRate(None)));
+        for bad in ["0s", "soon", ""] {
+            assert!(parse_dead_after(bad).is_err() && parse_heal_rate(bad).is_err(), "{bad}");
+        }
+        assert!(parse_heal_rate("0").is_err());
+        let Command::Up(up) = Cli::try_parse_from(["pando", "up"]).unwrap().command else { panic!() };
+        assert_eq!(up.dead_after, DeadAfter(Some(pando_node::DEFAULT_DEAD_AFTER)));
+        assert_eq!(up.heal_rate, HealRate(None));
     }
 
     #[test]

@@ -13,12 +13,13 @@ Exit codes:
   0  done
   1  failed, or no node is running
   2  bad usage: an argument, a name, a range
-  3  not found: no such object or bucket
-  4  precondition failed, exists already, or not empty; nothing was changed
+  3  not found: no such object, bucket or node
+  4  refused: a precondition failed, exists already, not empty, or unsafe; nothing was changed
   5  not enough nodes, busy, or too slow
   6  no space left on the nodes
   7  data unavailable or damaged
-  8  outcome unknown: the write may or may not have taken effect";
+  8  outcome unknown: the change may or may not have taken effect
+  9  not in order: `check` or `scrub --now` found something";
 
 /// What kind of failure; each has its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub(crate) enum Kind {
     Usage,
     /// No such object or bucket.
     NotFound,
-    /// A condition does not hold: it exists already, changed meanwhile, is not empty.
+    /// It was refused: it exists already, changed meanwhile, is not empty, would cost copies.
     Precondition,
     /// Too few nodes answered, or not in time.
     NotEnough,
@@ -37,8 +38,10 @@ pub(crate) enum Kind {
     NoSpace,
     /// No good copy of the data could be had.
     Damaged,
-    /// The write may or may not have taken effect.
+    /// The change may or may not have taken effect.
     Unknown,
+    /// Copies are missing, outdated or damaged.
+    NotClean,
 }
 
 impl Kind {
@@ -53,6 +56,7 @@ impl Kind {
             Kind::NoSpace => 6,
             Kind::Damaged => 7,
             Kind::Unknown => 8,
+            Kind::NotClean => 9,
         }
     }
 }
@@ -96,14 +100,16 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::NotFound { .. } | Error::NoSuchBucket(_) => Kind::NotFound,
-            Error::BucketExists(_) | Error::BucketNotEmpty(_) | Error::Precondition { .. } => {
-                Kind::Precondition
-            }
+            Error::BucketExists(_)
+            | Error::BucketNotEmpty(_)
+            | Error::Precondition { .. }
+            | Error::Membership(_) => Kind::Precondition,
             Error::NotEnoughNodes { .. } | Error::Timeout(_) | Error::Busy(_) => Kind::NotEnough,
             Error::NoSpace(_) => Kind::NoSpace,
             Error::ChunkUnavailable { .. } => Kind::Damaged,
             Error::Unknown(_) => Kind::Unknown,
             Error::Range { .. } | Error::Name(_) => Kind::Usage,
+            Error::Setup(why) if is_about_an_option(why) => Kind::Usage,
             Error::Record(RecordError::MetaTooLarge { .. }) => Kind::Usage,
             Error::Record(_) => Kind::Damaged,
             Error::Store(pando_node::StoreError::NoSpace { .. }) => Kind::NoSpace,
@@ -117,6 +123,12 @@ impl From<Error> for Failure {
         };
         Self { kind, message: error.to_string() }
     }
+}
+
+/// Whether the node can't start with an option that was given, rather than that something failed. Its error
+/// has one variant for both; these texts begin with the option, or with the ticket's mismatch.
+fn is_about_an_option(why: &str) -> bool {
+    why.starts_with("--") || why.starts_with("this data folder belongs to another network than the ticket")
 }
 
 /// The kind of an error: that of the failure in it, if there is one.
@@ -145,7 +157,7 @@ mod tests {
     #[test]
     fn every_code_is_in_the_table_once() {
         use Kind::*;
-        for kind in [Failed, Usage, NotFound, Precondition, NotEnough, NoSpace, Damaged, Unknown] {
+        for kind in [Failed, Usage, NotFound, Precondition, NotEnough, NoSpace, Damaged, Unknown, NotClean] {
             assert_eq!(TABLE.matches(&format!("\n  {}  ", kind.code())).count(), 1, "{kind:?}");
         }
     }

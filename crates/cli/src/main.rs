@@ -68,6 +68,11 @@ async fn command(cli: Cli, out: &mut Output) -> anyhow::Result<()> {
         Command::Stat(stat) => commands::stat::run(stat, &data, out).await,
         Command::Rm(rm) => commands::remove::run(rm, &data, out).await,
         Command::Status => commands::status::run(&data, out).await,
+        Command::Drain(drain) => commands::drain::run(drain, &data, out).await,
+        Command::Remove(remove) => commands::remove_node::run(remove, &data, out).await,
+        Command::Plan(plan) => commands::plan::run(plan, &data, out).await,
+        Command::Check(check) => commands::check::run(check, &data, out).await,
+        Command::Scrub(scrub) => commands::scrub::run(scrub, &data, out).await,
         Command::Demo(_) | Command::Completions { .. } => unreachable!("done above"),
     }
 }

@@ -34,6 +34,39 @@ pub(crate) fn took(time: Duration) -> String {
     }
 }
 
+/// A duration, about: `8 s`, `4 min`, `3 h`, `2 d`.
+pub(crate) fn about(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..90 => format!("{seconds} s"),
+        seconds @ 90..5400 => format!("{} min", (seconds + 30) / 60),
+        seconds @ 5400..172_800 => format!("{} h", (seconds + 1800) / 3600),
+        seconds => format!("{} d", (seconds + 43_200) / 86_400),
+    }
+}
+
+/// A number with its thousands apart, and what it counts: `1 chunk`, `1,234 chunks`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    count_irregular(number, what, &format!("{what}s"))
+}
+
+/// As [`count`], for words that take no s.
+pub(crate) fn count_irregular(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
+}
+
+/// A number with its thousands apart.
+pub(crate) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Unix milliseconds as RFC 3339 in UTC, to the second: `2026-03-01T12:00:00Z`.
 pub(crate) fn time(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
@@ -195,6 +228,24 @@ mod tests {
     fn times_taken_are_short() {
         for (micros, text) in [(400, "0.4 ms"), (35_000, "35 ms"), (1_420_000, "1.42 s")] {
             assert_eq!(took(Duration::from_micros(micros)), text);
+        }
+    }
+
+    #[test]
+    fn counts_and_times_read_easily() {
+        for (number, text) in [
+            (0, "0 nodes"),
+            (1, "1 node"),
+            (999, "999 nodes"),
+            (1000, "1,000 nodes"),
+            (1_234_567, "1,234,567 nodes"),
+        ] {
+            assert_eq!(count(number, "node"), text);
+        }
+        for (seconds, text) in
+            [(0, "0 s"), (89, "89 s"), (90, "2 min"), (240, "4 min"), (7200, "2 h"), (180_000, "2 d")]
+        {
+            assert_eq!(about(Duration::from_secs(seconds)), text);
         }
     }
 

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::gossip::AddressEntry;
 use crate::{
+    fingerprint::{BUCKETS, Fingerprint},
     gossip::{MAX_PACKET, News, Rumour},
-    id::{ChunkId, NodeId, Partition, WriteId},
+    id::{ChunkId, NodeId, PARTITIONS, Partition, WriteId},
     layout::{MAX_ADDRESSES, MAX_MEMBERS, MAX_ZONE},
     name::{MAX_NAME, RegisterName},
     record::{MAX_VALUE, Summary},
@@ -27,6 +28,9 @@ pub const MAX_OFFER: usize = 4096;
 pub const MAX_PAGE: usize = 2000;
 /// Most bytes of one page, well below a frame of 1 MiB.
 pub const MAX_PAGE_BYTES: usize = 512 << 10;
+
+/// Most tombstones in one question: with the longest names well below a frame.
+pub const MAX_TOMBS: usize = 256;
 
 /// A message that can't be believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,8 +76,14 @@ pub enum Request {
     Read(LayoutVersion, RegisterName),
     /// Which registers do you hold whose names start so, after this one?
     List(ListRequest),
-    /// Which registers of this partition do you hold, and at which ballots?
+    /// Which registers of this bucket do you hold, and at which ballots?
     SyncPage(SyncRequest),
+    /// What are the fingerprints of the partitions of which you hold anything?
+    Prints(LayoutVersion),
+    /// What are the fingerprints of this partition's buckets?
+    Buckets(LayoutVersion, Partition),
+    /// Which versions refer to which chunks that you hold in this bucket?
+    References(ReferencesRequest),
     /// A version is being put that uses these chunks: which do you hold? Those held are kept for it.
     Offer(Offer),
     /// These nodes lack these chunks: bring them there when you can.
@@ -82,6 +92,22 @@ pub enum Request {
     Recheck(Vec<WriteId>),
     /// A reader found bad bytes in your copy.
     Suspect(ChunkId),
+    /// Which of these chunks do you hold? Changes nothing.
+    Have {
+        /// Which; at most [`MAX_OFFER`].
+        chunks: Vec<ChunkId>,
+        /// Only those whose bytes, read now, are right.
+        verify: bool,
+    },
+    /// Which of these registers do you hold as tombstones, at exactly these ballots? (At most [`MAX_TOMBS`].)
+    Tombs {
+        /// Of which layout.
+        layout: LayoutVersion,
+        /// Which.
+        tombs: Vec<(RegisterName, Ballot)>,
+        /// All owners hold them and their time is over: forget them.
+        purge: bool,
+    },
     /// A packet of the failure detector (see [`crate::gossip`]), at most [`MAX_PACKET`] bytes; an empty one
     /// asks only whether the other is there. Answered by [`Reply::Ok`].
     Gossip(Bytes),
@@ -107,8 +133,23 @@ pub struct SyncRequest {
     pub layout: LayoutVersion,
     /// Of which partition.
     pub partition: Partition,
+    /// Of which of its [`BUCKETS`].
+    pub bucket: u8,
     /// Names above this one, if given.
     pub after: Option<RegisterName>,
+}
+
+/// See [`Request::References`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferencesRequest {
+    /// The layout known to who asks.
+    pub layout: LayoutVersion,
+    /// Of which partition.
+    pub partition: Partition,
+    /// Of which of its [`BUCKETS`].
+    pub bucket: u8,
+    /// References above this one, if given.
+    pub after: Option<(ChunkId, WriteId)>,
 }
 
 /// See [`Request::Offer`].
@@ -164,7 +205,27 @@ pub enum Reply {
         /// Whether there are more.
         more: bool,
     },
-    /// To [`Request::Offer`]: for each chunk, whether it is held (and now kept for the version).
+    /// To [`Request::Prints`]: for each partition that holds anything, of its registers and of the references
+    /// to its chunks.
+    Prints(Vec<(Partition, Fingerprint, Fingerprint)>),
+    /// To [`Request::Buckets`].
+    Buckets {
+        /// The partition's purge floor.
+        purged: Option<Ballot>,
+        /// For each of the [`BUCKETS`], of its registers and of the references to its chunks.
+        buckets: Vec<(Fingerprint, Fingerprint)>,
+    },
+    /// To [`Request::References`].
+    References {
+        /// Chunk, its bytes, and a version that needs it; in order.
+        entries: Vec<(ChunkId, u64, WriteId)>,
+        /// What these versions are writes to.
+        names: Vec<(WriteId, RegisterName)>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// To [`Request::Offer`]: for each chunk, whether it is held (and now kept for the version); to
+    /// [`Request::Have`] and [`Request::Tombs`]: for each, whether it is so.
     Held(Vec<bool>),
     /// The request's layout is not the one this node knows, which is this.
     Fenced(LayoutVersion),
@@ -286,6 +347,10 @@ fn check_name(name: &RegisterName) -> Result<(), WireError> {
     name.check().map_err(|_| WireError::Bounds("register name"))
 }
 
+fn check_bucket(partition: Partition, bucket: u8) -> Result<(), WireError> {
+    within(Partition::new(partition.number()).is_some() && bucket < BUCKETS, "partition or bucket")
+}
+
 fn check_accepted(accepted: &Accepted) -> Result<(), WireError> {
     let small = accepted.value.present().is_none_or(|bytes| bytes.len() <= MAX_VALUE);
     within(small && accepted.value.is_well_formed(), "register value")
@@ -317,8 +382,11 @@ impl Message for Request {
                 let after = list.after.as_ref().is_none_or(|after| after.len() <= MAX_NAME + 1);
                 within(list.prefix.len() <= MAX_NAME && after, "list range")
             }
+            Request::Prints(_) => Ok(()),
+            Request::Buckets(_, partition) => check_bucket(*partition, 0),
+            Request::References(request) => check_bucket(request.partition, request.bucket),
             Request::SyncPage(sync) => {
-                within(Partition::new(sync.partition.number()).is_some(), "partition")?;
+                check_bucket(sync.partition, sync.bucket)?;
                 sync.after.as_ref().map_or(Ok(()), check_name)
             }
             Request::Offer(offer) => {
@@ -326,6 +394,11 @@ impl Message for Request {
                 within(offer.chunks.len() <= MAX_OFFER, "chunks in an offer")
             }
             Request::Owe(entries) => within(entries.len() <= MAX_OFFER, "chunks owed"),
+            Request::Have { chunks, .. } => within(chunks.len() <= MAX_OFFER, "chunks asked for"),
+            Request::Tombs { tombs, .. } => {
+                within(tombs.len() <= MAX_TOMBS, "tombstones")?;
+                tombs.iter().try_for_each(|(name, _)| check_name(name))
+            }
             Request::Recheck(versions) => within(versions.len() <= MAX_OFFER, "versions to check"),
         }
     }
@@ -347,6 +420,18 @@ impl Message for Reply {
                 within(entries.len() <= MAX_PAGE, "entries in a sync page")?;
                 within(entries.windows(2).all(|pair| pair[0].0 < pair[1].0), "order of a sync page")?;
                 entries.iter().try_for_each(|(name, _)| check_name(name))
+            }
+            Reply::Prints(prints) => {
+                within(prints.len() <= usize::from(PARTITIONS), "fingerprints")?;
+                prints.iter().try_for_each(|(partition, ..)| check_bucket(*partition, 0))
+            }
+            Reply::Buckets { buckets, .. } => within(buckets.len() == usize::from(BUCKETS), "buckets"),
+            Reply::References { entries, names, more } => {
+                within(!(*more && entries.is_empty()), "a cut page of references without entries")?;
+                within(entries.len() <= MAX_PAGE && names.len() <= entries.len(), "references")?;
+                let key = |entry: &(ChunkId, u64, WriteId)| (entry.0, entry.2);
+                within(entries.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])), "order of references")?;
+                names.iter().try_for_each(|(_, name)| check_name(name))
             }
             Reply::Held(held) => within(held.len() <= MAX_OFFER, "answers to an offer"),
             _ => Ok(()),

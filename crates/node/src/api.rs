@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use pando_core::{
-    id::{NetworkId, NodeId, WriteId},
-    layout::Replicas,
+    id::{ChunkId, NetworkId, NodeId, WriteId},
+    layout::{MemberState, Replicas},
     record::UserMeta,
     ticket::Ticket,
 };
@@ -28,11 +28,30 @@ pub struct Config {
     pub join: Option<Ticket>,
     /// How long chunks that no object needs are kept (dead uploads, removed and replaced objects).
     pub grace: Duration,
+    /// How long a member must have been unreachable to be replaced by itself; `None`: never.
+    pub dead_after: Option<Duration>,
+    /// Most bytes a second that healing (copies, scrub) may move on this node; `None`: as fast as it goes.
+    pub heal_rate: Option<u64>,
 }
+
+/// The default for [`Config::dead_after`]: longer than a restart or an update takes, short against the time
+/// in which a second disk dies.
+pub const DEFAULT_DEAD_AFTER: Duration = Duration::from_secs(3600);
 
 /// The default for [`Config::grace`]: a day, so that an upload that is slow or was interrupted overnight
 /// can go on without sending again what is there.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a running node can't go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its disk failed; the reason.
+    DiskFailed(String),
+    /// It was drained, holds nothing any more and has left the network.
+    Left,
+    /// It was removed from the network.
+    Removed,
+}
 
 /// What must hold for a write to take effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +169,8 @@ pub struct BucketInfo {
 pub struct NodeStatus {
     /// Who.
     pub id: NodeId,
+    /// What it does.
+    pub state: MemberState,
     /// Its zone.
     pub zone: String,
     /// Where it was last known to be.
@@ -164,6 +185,8 @@ pub struct NodeStatus {
     pub capacity: u64,
     /// Chunks it has still to send or fetch, if it said so.
     pub owed: Option<u64>,
+    /// For how long it has been unreachable, as far as the node that was asked can tell.
+    pub down_for: Option<Duration>,
 }
 
 /// The network at a glance.
@@ -181,6 +204,132 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// Objects, if they could be counted.
     pub objects: Option<ObjectCount>,
+    /// What the node that was asked does to mend things.
+    pub healing: Healing,
+}
+
+/// What one node does to mend things.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Healing {
+    /// Chunks that it should hold and does not yet.
+    pub lacking: u64,
+    /// Chunks that others should hold and it knows do not yet.
+    pub owing: u64,
+    /// Copies that it holds for others (one for each version of an object that needs it), to be dropped when
+    /// these have them.
+    pub misplaced: u64,
+    /// Bytes a second that it moved lately.
+    pub rate: u64,
+    /// When it should be done, at this rate; `None` if nothing is to do or nothing moves.
+    pub done_in: Option<Duration>,
+    /// How the verification of all chunks goes.
+    pub scrub: Scrub,
+}
+
+/// How reading and verifying everything goes on one node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scrub {
+    /// Whether it runs as fast as it may, because someone asked for it.
+    pub now: bool,
+    /// Chunks verified in this pass.
+    pub verified: u64,
+    /// Chunks there are, about.
+    pub total: u64,
+    /// Damaged chunks found in this pass (each is put aside and fetched again).
+    pub damaged: u64,
+    /// When the last whole pass ended, in Unix milliseconds.
+    pub finished: Option<u64>,
+}
+
+/// Changes of the membership to look at before they are made.
+#[derive(Clone, Debug, Default)]
+pub struct PlanQuery {
+    /// Members that would drain or be removed.
+    pub without: Vec<NodeId>,
+    /// Nodes that would join: how much they offer, and their zone.
+    pub with: Vec<(u64, String)>,
+}
+
+/// What a change of the membership would move.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Each member, and each that would join (without an id).
+    pub members: Vec<PlannedMember>,
+    /// Copies of partitions that would move.
+    pub moved: u64,
+    /// Copies of partitions there would be.
+    pub slots: u64,
+    /// Bytes that would move, about.
+    pub bytes: u64,
+    /// Copies of everything there would be.
+    pub copies: usize,
+}
+
+/// One member in a [`Plan`].
+#[derive(Clone, Debug)]
+pub struct PlannedMember {
+    /// Who; `None` for one that would join.
+    pub id: Option<NodeId>,
+    /// Its zone.
+    pub zone: String,
+    /// Bytes it offers.
+    pub capacity: u64,
+    /// Copies of partitions it holds now.
+    pub slots_before: u64,
+    /// Copies of partitions it would hold.
+    pub slots_after: u64,
+    /// Bytes it would fetch, about.
+    pub bytes_in: u64,
+}
+
+/// How far [`crate::Node::check`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckProgress {
+    /// Objects looked at.
+    pub objects: u64,
+    /// Copies of chunks asked for.
+    pub copies: u64,
+    /// Problems found.
+    pub problems: u64,
+}
+
+/// What [`crate::Node::check`] found.
+#[derive(Clone, Debug, Default)]
+pub struct CheckReport {
+    /// Objects looked at.
+    pub objects: u64,
+    /// Their chunks (the same chunk of two objects counts twice).
+    pub chunks: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// Problems found in all.
+    pub problem_count: u64,
+    /// The first of them.
+    pub problems: Vec<CheckProblem>,
+    /// Members that did not answer: nothing is known of what they hold.
+    pub unreachable: Vec<NodeId>,
+    /// Whether a layout change was under way.
+    pub in_transition: bool,
+}
+
+impl CheckReport {
+    /// Whether every object's record and every chunk is on every owner.
+    pub fn is_clean(&self) -> bool {
+        self.problem_count == 0 && self.unreachable.is_empty() && !self.in_transition
+    }
+}
+
+/// One copy that is missing, outdated or damaged.
+#[derive(Clone, Debug)]
+pub struct CheckProblem {
+    /// Which object, as BUCKET/KEY.
+    pub object: String,
+    /// Which of its chunks; `None`: its record.
+    pub chunk: Option<ChunkId>,
+    /// On which owner.
+    pub node: NodeId,
+    /// What is wrong.
+    pub what: String,
 }
 
 /// How many objects there are.

@@ -73,9 +73,7 @@ async fn look_at(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) {
 
 /// Whether a version is, or could still become, what its register holds.
 async fn is_needed(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) -> Result<bool, Error> {
-    let found = inner.read(name).await?;
-    let found = found.as_ref().map(|accepted| &accepted.value);
-    if let Some(answer) = standing(version, found) {
+    if let Some(answer) = standing_now(inner, version, name).await? {
         return Ok(answer);
     }
     let is_absent = |value: Option<&Value>| value.is_none();
@@ -91,6 +89,16 @@ async fn is_needed(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) ->
         Outcome::Written(_) => Ok(false),
         Outcome::Declined(standing, _) => Ok(standing.unwrap_or(false)),
     }
+}
+
+/// See [`standing`], for what the register holds now.
+pub(crate) async fn standing_now(
+    inner: &Arc<Inner>,
+    version: WriteId,
+    name: &RegisterName,
+) -> Result<Option<bool>, Error> {
+    let found = inner.read(name).await?;
+    Ok(standing(version, found.as_ref().map(|accepted| &accepted.value)))
 }
 
 /// Whether a version is current (`Some(true)`), was replaced (`Some(false)`), or has left no trace.

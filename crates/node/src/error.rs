@@ -92,6 +92,9 @@ pub enum Error {
     /// Joining was refused.
     #[error("join refused: {0}")]
     JoinRefused(String),
+    /// A change of the membership was refused.
+    #[error("{0}")]
+    Membership(String),
     /// The node can't start like this.
     #[error("{0}")]
     Setup(String),

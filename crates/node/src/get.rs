@@ -248,7 +248,7 @@ impl Chunks {
 }
 
 /// Finds the chunks of an object through its manifest, keeping the last node of each level.
-struct Manifest {
+pub(crate) struct Manifest {
     tree: ChunkTree,
     geometry: Geometry,
     /// For each level above 0: the node last used, and the reference it came from.
@@ -256,14 +256,25 @@ struct Manifest {
 }
 
 impl Manifest {
-    fn new(tree: ChunkTree, size: u64) -> Self {
+    pub(crate) fn new(tree: ChunkTree, size: u64) -> Self {
         let geometry = Geometry::of_size(size, tree.depth);
         Self { nodes: vec![None; usize::from(tree.depth) + 1], tree, geometry }
     }
 
     async fn chunk(&mut self, inner: &Arc<Inner>, index: u64) -> Result<ChunkRef, Error> {
+        self.chunk_by(inner, index, |_| {}).await
+    }
+
+    /// As [`Manifest::chunk`]; `visit` sees the nodes on the way there.
+    pub(crate) async fn chunk_by(
+        &mut self,
+        inner: &Arc<Inner>,
+        index: u64,
+        mut visit: impl FnMut(&ChunkRef),
+    ) -> Result<ChunkRef, Error> {
         let mut entry = self.tree.roots[self.geometry.root_of(index)].clone();
         for level in (1..=self.tree.depth).rev() {
+            visit(&entry);
             let known = &mut self.nodes[usize::from(level)];
             if known.as_ref().is_none_or(|(from, _)| *from != entry) {
                 let plain = self.geometry.node_len(level, index);

@@ -96,27 +96,6 @@ async fn settle(inner: &Arc<Inner>, node: NodeId, chunk: ChunkId) -> bool {
 }
 
 impl Inner {
-    /// Looks at the own copy of a chunk that someone found bad; if it is, puts it aside and fetches another.
-    pub(crate) async fn check_chunk(self: &Arc<Self>, chunk: ChunkId) {
-        match self.store.verify(chunk).await {
-            Ok(ChunkState::Bad) => {
-                tracing::warn!(%chunk, "a chunk is damaged: put aside, a good copy will be fetched");
-                match self.store.quarantine(chunk).await {
-                    Ok(_) => self.healing.notify_one(),
-                    Err(error) => tracing::warn!(%chunk, %error, "a damaged chunk could not be put aside"),
-                }
-            }
-            Ok(ChunkState::Good | ChunkState::Missing) => {}
-            Err(error) => tracing::warn!(%chunk, %error, "a chunk could not be verified"),
-        }
-    }
-
-    /// As [`Inner::check_chunk`], later.
-    pub(crate) fn suspect_here(self: &Arc<Self>, chunk: ChunkId) {
-        let inner = Arc::clone(self);
-        self.spawn_until_stopped(async move { inner.check_chunk(chunk).await });
-    }
-
     /// Fetches a whole, verified copy of a chunk that this node should have.
     async fn fetch_copy(self: &Arc<Self>, chunk: ChunkId) -> Result<(), Error> {
         let mut versions = self.store.references(chunk).await?;

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use pando_core::{
-    id::{NodeId, WriteId},
+    id::{NodeId, Partition, WriteId},
     layout::Layout,
     name::RegisterName,
     record::Record,
@@ -25,8 +25,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use crate::{
     buffers::Buffers,
     error::Error,
+    pace::Pace,
     peers::Peers,
     pulse::Mailbox,
+    scrub::ScrubState,
     serve,
     sys::{self, Instant},
 };
@@ -56,11 +58,16 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) capacity: u64,
     pub(crate) grace: Duration,
+    /// How fast healing may move bytes.
+    pub(crate) pace: Pace,
     pub(crate) peers: Peers,
     pub(crate) limits: Limits,
     pub(crate) buffers: Buffers,
+    pub(crate) scrub: ScrubState,
     /// Wakes the resync loop.
     pub(crate) healing: Notify,
+    /// Makes the comparison with the peers hurry.
+    pub(crate) reconciling: Notify,
     /// Has this node say now what it knows.
     pub(crate) beat: Notify,
     /// Where gossip goes that came in.
@@ -119,22 +126,28 @@ pub(crate) enum Unanswered {
     /// It can't be reached, or did not answer in time.
     #[error("{0}")]
     Lost(String),
+    /// Its disk is full.
+    #[error("full")]
+    NoSpace,
     /// It knows a newer layout, which this node now knows too: start again.
     #[error("the layout changed")]
     NewLayout,
 }
 
 impl Inner {
-    pub(crate) fn new(id: NodeId, store: Store, capacity: u64, grace: Duration) -> Self {
+    pub(crate) fn new(id: NodeId, store: Store, capacity: u64, grace: Duration, pace: Pace) -> Self {
         Self {
             id,
             store,
             capacity,
             grace,
+            pace,
             peers: Peers::default(),
             limits: Limits::default(),
             buffers: Buffers::default(),
+            scrub: ScrubState::default(),
             healing: Notify::new(),
+            reconciling: Notify::new(),
             beat: Notify::new(),
             gossip: Mailbox::default(),
             transition: Notify::new(),
@@ -213,8 +226,12 @@ impl Inner {
         if self.layout_now().is_some_and(|known| known.network != layout.network) {
             return Err(Error::Setup("a layout of another network".into()));
         }
-        self.store.install_layout(layout.version, layout.encode()).await?;
         let layout = Arc::new(layout);
+        let (rules, me) = (Arc::clone(&layout), self.id);
+        let void = move |known| {
+            Partition::all().filter(|partition| !rules.keeps_registers(*partition, &me, known)).collect()
+        };
+        self.store.install_layout(layout.version, layout.encode(), void).await?;
         for member in layout.present().filter(|member| member.id != self.id) {
             let addresses = self.peers.addresses(&member.id).unwrap_or_else(|| member.addresses.clone());
             self.endpoint().set_addresses(member.id, addresses);
@@ -284,6 +301,7 @@ impl Inner {
                 Reply::Fenced(_) => {
                     self.ask(peer, &Request::PutLayout(layout.encode()).into()).await?;
                 }
+                Reply::Failed(Failure::NoSpace) => return Err(Unanswered::NoSpace),
                 Reply::Failed(failure) => return Err(Unanswered::Lost(failure.to_string())),
                 reply => return Ok(reply),
             }

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use pando_core::{
     id::{NodeId, WriteId},
-    layout::{Layout, MAX_MEMBERS, Member, MemberState},
+    layout::{Layout, Member, MemberState, change::Change},
     name::RegisterName,
     record::InviteRecord,
     register::{State, Value},
@@ -17,11 +17,9 @@ use pando_core::{
 };
 
 use crate::{
-    api::Consistency,
     error::Error,
     inner::Inner,
     register::Outcome,
-    sync,
     sys::{self, Instant},
 };
 
@@ -114,18 +112,6 @@ async fn enter(inner: &Arc<Inner>, peer: NodeId, request: JoinRequest) -> Result
     if let Some(layout) = inner.layout_now().filter(is_member) {
         return Ok(layout);
     }
-    let holds_objects = !inner
-        .page(RegisterName::all_objects_prefix().into(), None, 1, Consistency::Linearizable)
-        .await?
-        .entries
-        .is_empty();
-    if holds_objects {
-        return Err(Error::JoinRefused(
-            "this network holds objects already, and this version of pando can't move them to a new node: \
-             form the network first, then put"
-                .into(),
-        ));
-    }
     let member = Member {
         id: peer,
         addresses: request.addresses,
@@ -133,31 +119,13 @@ async fn enter(inner: &Arc<Inner>, peer: NodeId, request: JoinRequest) -> Result
         capacity: request.capacity,
         state: MemberState::Active,
     };
-    let mut layouts = inner.layouts();
-    loop {
-        // One transition at a time.
-        layouts
-            .wait_for(|layout| layout.as_ref().is_some_and(|layout| layout.previous.is_none()))
-            .await
-            .map_err(|_| Error::Stopping)?;
-        let entered = sync::propose(inner, |known| {
-            if known.previous.is_some() {
-                return Err(Error::Busy("a layout change is under way".into()));
-            }
-            if known.member(&peer).is_some() {
-                return Err(Error::Stopping);
-            }
-            if known.members.len() >= MAX_MEMBERS {
-                return Err(Error::JoinRefused(format!("the network has {MAX_MEMBERS} members, the most")));
-            }
-            Ok(known.with_members([known.members.as_slice(), std::slice::from_ref(&member)].concat()))
-        })
-        .await;
-        match entered {
-            Ok(layout) => return Ok(layout),
-            Err(Error::Busy(_)) => {}
-            Err(error) => return inner.layout_now().filter(is_member).ok_or(error),
-        }
+    let entered = inner.change_members(&Change::Join(member)).await;
+    // Whatever became of this change: another attempt of the same newcomer may have made it a member.
+    match (inner.layout_now().filter(is_member), entered) {
+        (Some(layout), _) => Ok(layout),
+        (None, Err(Error::Membership(why))) => Err(Error::JoinRefused(why)),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(Error::JoinRefused("the node was removed again at once".into())),
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pando_core::{
     id::{ChunkId, NodeId, Partition, WriteId},
+    layout::MemberState,
     name::RegisterName,
     wire::{self, Failure, Offer, Reply, Request, StreamReply, StreamRequest},
 };
@@ -39,8 +40,8 @@ impl From<Failure> for Refused {
 }
 
 impl Inner {
-    /// Brings a sealed chunk to its owners; returns when a majority has it durably, and the others too, or
-    /// are owed it.
+    /// Brings a sealed chunk to its owners; returns when as many nodes as make a majority of them have it
+    /// durably, and the others too, or are owed it. Other members stand in for owners that are down or full.
     pub(crate) async fn keep_chunk(
         self: &Arc<Self>,
         name: &RegisterName,
@@ -71,18 +72,40 @@ impl Inner {
             }
         }
         drop(sends);
+        let missing: Vec<NodeId> = owners.iter().filter(|node| !holders.contains(node)).copied().collect();
+        if missing.is_empty() {
+            return Ok(Kept { copies: holders.len(), wanted: owners.len() });
+        }
+        for node in missing.iter().filter(|node| !refused.iter().any(|(other, _)| other == *node)) {
+            self.peers.failed(*node);
+        }
+        let candidates = self.candidates(&chunk, &owners);
+        let place = async |node: NodeId| (node, self.place(node, name, version, chunk, &sealed).await);
+        let mut asked: FuturesUnordered<_> = candidates.into_iter().take(missing.len()).map(place).collect();
+        let deadline = Instant::now() + CHUNK_DEADLINE;
+        while let Ok(Some((node, placed))) = sys::timeout_at(deadline, asked.next()).await {
+            if placed.is_ok() {
+                holders.push(node);
+            }
+        }
+        drop(asked);
         if holders.len() < needed {
             return Err(too_few_holders(chunk, needed, owners.len(), &holders, refused));
         }
-        let owed: Vec<(NodeId, ChunkId)> =
-            owners.iter().filter(|node| !holders.contains(node)).map(|node| (*node, chunk)).collect();
-        if !owed.is_empty() {
-            for (node, _) in owed.iter().filter(|(node, _)| !refused.iter().any(|(other, _)| other == node)) {
-                self.peers.failed(*node);
-            }
-            self.note_owed(&holders, owed).await?;
-        }
+        self.note_owed(&holders, missing.into_iter().map(|node| (node, chunk)).collect()).await?;
         Ok(Kept { copies: holders.len(), wanted: owners.len() })
+    }
+
+    /// Members that may hold a chunk for owners that are down or full, the first one first. Each chunk has
+    /// its own order, so that one node's load falls on all the others.
+    fn candidates(&self, chunk: &ChunkId, owners: &[NodeId]) -> Vec<NodeId> {
+        let Some(layout) = self.layout_now() else { return Vec::new() };
+        let answers = |node: &NodeId| *node == self.id || self.peers.liveness(node) == Liveness::Up;
+        let active = layout.present().filter(|member| member.state == MemberState::Active);
+        let mut nodes: Vec<NodeId> =
+            active.map(|member| member.id).filter(|node| !owners.contains(node) && answers(node)).collect();
+        nodes.sort_by_cached_key(|node| *blake3::hash(&[chunk.0, node.0].concat()).as_bytes());
+        nodes
     }
 
     /// Makes the holders of chunks remember, durably, who else should have them.

@@ -7,8 +7,10 @@
 mod api;
 mod bucket;
 mod buffers;
+mod check;
 mod collect;
 mod error;
+mod evacuate;
 mod fetch;
 mod files;
 mod get;
@@ -17,11 +19,17 @@ mod inner;
 mod join;
 mod keep;
 mod list;
+mod members;
+mod pace;
 mod peers;
 mod pulse;
+mod purge;
 mod put;
+mod reconcile;
 mod register;
 mod remove;
+mod replace;
+mod scrub;
 mod serve;
 mod start;
 mod status;
@@ -29,8 +37,9 @@ mod sync;
 mod sys;
 
 pub use api::{
-    BucketInfo, ByteRange, Condition, Config, Consistency, DEFAULT_GRACE, ListPage, ListQuery, NodeStatus,
-    ObjectCount, ObjectInfo, PutOptions, Status, Stored,
+    BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config, Consistency,
+    DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, ListPage, ListQuery, NodeStatus, ObjectCount,
+    ObjectInfo, Plan, PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored,
 };
 pub use error::Error;
 pub use get::Object;

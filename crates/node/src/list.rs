@@ -100,8 +100,9 @@ impl Inner {
                 after: after.clone(),
                 limit: limit as u32,
             };
-            let why = match self.ask_all_for_names(&layout, request).await {
-                Ok(answers) => return self.merge(&layout, answers).await,
+            let enough = |answers: &BTreeMap<NodeId, Answer>| covers_all(&layout, answers);
+            let why = match self.ask_for_names(&layout, request, enough).await {
+                Ok((answers, _)) => return self.merge(&layout, answers).await,
                 Err(why) => why,
             };
             if Instant::now() >= deadline {
@@ -126,32 +127,64 @@ impl Inner {
         Ok(Names { entries: shown, next: last.filter(|_| more) })
     }
 
-    /// Asks all members, until a majority of the owners of every partition has answered. `Err(None)`: the
-    /// layout changed.
-    async fn ask_all_for_names(
+    /// What each member shows of the names that start with `prefix`, those above `after`.
+    pub(crate) async fn shown(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        prefix: Bytes,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Shown, Error> {
+        let request = ListRequest { layout: layout.version, prefix, after, limit: limit as u32 };
+        let members = layout.present().count();
+        let (answers, unreachable) = self
+            .ask_for_names(layout, request, |answers| answers.len() == members)
+            .await
+            .map_err(|why| why.unwrap_or_else(|| Error::Busy("the layout has just changed".into())))?;
+        let cut = cut_of(&answers);
+        let mut names: BTreeMap<RegisterName, BTreeMap<NodeId, (Ballot, Option<Summary>)>> = BTreeMap::new();
+        for (node, answer) in answers {
+            for entry in answer.entries.into_iter().filter(|e| cut.as_ref().is_none_or(|cut| e.name <= *cut))
+            {
+                names.entry(entry.name).or_default().insert(node, (entry.ballot, entry.summary));
+            }
+        }
+        Ok(Shown { names, unreachable, next: cut.map(|cut| Bytes::copy_from_slice(cut.as_bytes())) })
+    }
+
+    /// Asks all members, until `enough` have answered; fails if in the end it is not even a majority of the
+    /// owners of every partition. `Err(None)`: the layout changed.
+    async fn ask_for_names(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         request: ListRequest,
-    ) -> Result<BTreeMap<NodeId, Answer>, Option<Error>> {
+        enough: impl Fn(&BTreeMap<NodeId, Answer>) -> bool,
+    ) -> Result<(BTreeMap<NodeId, Answer>, Vec<NodeId>), Option<Error>> {
         let message = &Message::from(Request::List(request));
         let mut pending: FuturesUnordered<_> = layout
             .present()
             .map(|member| async { (member.id, self.ask_owner(layout, member.id, message).await) })
             .collect();
         let mut answers = BTreeMap::new();
-        let mut missing = Vec::new();
+        let (mut missing, mut unreachable) = (Vec::new(), Vec::new());
         while let Some((node, reply)) = pending.next().await {
-            match reply {
+            let why = match reply {
                 Ok(Reply::Listed { entries, more }) => {
                     answers.insert(node, Answer { entries, more });
-                    if covers_all(layout, &answers) {
-                        return Ok(answers);
+                    if enough(&answers) {
+                        return Ok((answers, unreachable));
                     }
+                    continue;
                 }
                 Err(Unanswered::NewLayout) => return Err(None),
-                Err(Unanswered::Lost(why)) => missing.push(format!("{}: {why}", node.short())),
-                Ok(_) => missing.push(format!("{}: an answer to something else", node.short())),
-            }
+                Err(why) => why.to_string(),
+                Ok(_) => "an answer to something else".to_owned(),
+            };
+            missing.push(format!("{}: {why}", node.short()));
+            unreachable.push(node);
+        }
+        if covers_all(layout, &answers) {
+            return Ok((answers, unreachable));
         }
         let members = layout.present().count();
         Err(Some(Error::NotEnoughNodes {
@@ -168,8 +201,7 @@ impl Inner {
         layout: &Arc<Layout>,
         answers: BTreeMap<NodeId, Answer>,
     ) -> Result<Names, Error> {
-        let cut_last = |answer: &Answer| answer.entries.last().map(|entry| entry.name.clone());
-        let cut = answers.values().filter(|answer| answer.more).filter_map(cut_last).min();
+        let cut = cut_of(&answers);
         let answered: Vec<NodeId> = answers.keys().copied().collect();
         let mut names: BTreeMap<RegisterName, Vec<(NodeId, Ballot, Option<Summary>)>> = BTreeMap::new();
         for (node, answer) in answers {
@@ -195,6 +227,22 @@ impl Inner {
         let next = cut.map(|cut| Bytes::copy_from_slice(cut.as_bytes()));
         Ok(Names { entries: entries.into_iter().flatten().collect(), next })
     }
+}
+
+/// What members show, by name.
+pub(crate) struct Shown {
+    /// For each name, who holds it, at which ballot, and what it shows (`None`: a tombstone).
+    pub(crate) names: BTreeMap<RegisterName, BTreeMap<NodeId, (Ballot, Option<Summary>)>>,
+    /// Members that did not answer.
+    pub(crate) unreachable: Vec<NodeId>,
+    /// Where the next page starts.
+    pub(crate) next: Option<Bytes>,
+}
+
+/// The last name up to which no answer is cut off.
+fn cut_of(answers: &BTreeMap<NodeId, Answer>) -> Option<RegisterName> {
+    let last = |answer: &Answer| answer.entries.last().map(|entry| entry.name.clone());
+    answers.values().filter(|answer| answer.more).filter_map(last).min()
 }
 
 struct Answer {

@@ -190,7 +190,7 @@ impl Peers {
         self.with(|table| table.get(node).map_or(Liveness::Unknown, Peer::liveness))
     }
 
-    /// Looks at all members, for [`Peers::down_since`]. `now` counts from any fixed point in time.
+    /// Looks at all members, for [`Peers::down_for`]. `now` counts from any fixed point in time.
     pub(crate) fn look(&self, now: Duration, layout: &Layout, me: &NodeId) {
         let others = layout.present().filter(|member| member.id != *me);
         let standings: Vec<_> = others.map(|member| (member.id, self.liveness(&member.id))).collect();
@@ -200,8 +200,7 @@ impl Peers {
     /// For how long a node has been down without interruption, as seen from here; `None` if it is not.
     /// Counted carefully, see [`Outages`]: not while this node is cut off from most others, and from the
     /// start when this node starts.
-    #[expect(dead_code, reason = "what replaces dead nodes is built on this")]
-    pub(crate) fn down_since(&self, node: &NodeId) -> Option<Duration> {
+    pub(crate) fn down_for(&self, node: &NodeId) -> Option<Duration> {
         self.outages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).down_for(node)
     }
 

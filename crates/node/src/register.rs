@@ -79,20 +79,28 @@ type Pending = FuturesUnordered<BoxFuture<'static, Answer>>;
 
 /// Who did not answer in one phase, for the error's text.
 #[derive(Default)]
-struct Missing(Vec<String>);
+struct Missing {
+    why: Vec<String>,
+    full: usize,
+}
 
 impl Missing {
-    fn note(&mut self, node: &NodeId, why: &dyn std::fmt::Display) {
-        self.0.push(format!("{}: {why}", node.short()));
+    fn note(&mut self, node: &NodeId, why: &Unanswered) {
+        self.why.push(format!("{}: {why}", node.short()));
+        self.full += usize::from(matches!(why, Unanswered::NoSpace));
     }
 
     fn too_few(&self, name: &RegisterName, owners: &Owners) -> Error {
+        let reachable = owners.nodes.len().saturating_sub(self.why.len());
+        if self.full > 0 && reachable + self.full >= owners.quorum.needed() {
+            return Error::NoSpace(format!("the owners of {name} are full ({})", self.why.join("; ")));
+        }
         Error::NotEnoughNodes {
             what: name.to_string(),
             needed: owners.quorum.needed(),
             owners: owners.nodes.len(),
-            reachable: owners.nodes.len().saturating_sub(self.0.len()),
-            missing: self.0.join("; "),
+            reachable,
+            missing: self.why.join("; "),
         }
     }
 }
@@ -163,6 +171,19 @@ impl Inner {
         }
     }
 
+    /// As [`Inner::settle`], but writes what it found again at a ballot above, even if all is settled.
+    pub(crate) async fn settle_anew(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        above: u64,
+    ) -> Result<Option<Accepted>, Error> {
+        let id = WriteId(sys::random());
+        match self.change_above(name, id, above, true, |_| Err(())).await? {
+            Outcome::Declined((), found) => Ok(found),
+            Outcome::Written(_) => unreachable!("it declines whatever it finds"),
+        }
+    }
+
     /// Reads a register: the last acknowledged write, or one under way.
     pub(crate) async fn read(self: &Arc<Self>, name: &RegisterName) -> Result<Option<Accepted>, Error> {
         let deadline = Instant::now() + PATIENCE;
@@ -208,7 +229,7 @@ impl Inner {
                     read.on_reply(owner, accepted, height)
                 }
                 Ok(Some((_, Err(Unanswered::NewLayout)))) => return Err(None),
-                Ok(Some((owner, Err(Unanswered::Lost(why))))) => {
+                Ok(Some((owner, Err(why)))) => {
                     missing.note(&owners.nodes[usize::from(owner)], &why);
                     read.on_lost(owner)
                 }
@@ -384,7 +405,7 @@ async fn drive<E>(
                 proposer.on_refusal(owner, refusal)
             }
             Err(Unanswered::NewLayout) => return Err(Attempt::NewLayout),
-            Err(Unanswered::Lost(why)) => {
+            Err(why) => {
                 missing.note(&owners.nodes[usize::from(owner)], &why);
                 proposer.on_lost(owner)
             }

@@ -3,19 +3,24 @@
 //! Owns the mapping from messages to the store and back. Decisions are made in `pando_core` (acceptor) and
 //! `pando_store`; nothing here waits for other nodes.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use pando_core::{
-    id::{ChunkId, NodeId, WriteId},
+    id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
     name::RegisterName,
     record::{BucketRecord, Record, Summary},
-    register::{Accepted, Refusal},
+    register::{Accepted, LayoutVersion, Refusal},
     seal::{SEALED_CHUNK, SEALED_SEGMENT},
     wire::{
-        self, Failure, ListRequest, Listed, MAX_PAGE, MAX_PAGE_BYTES, Reply, Request, StreamReply,
-        StreamRequest, SyncRequest,
+        self, Failure, ListRequest, Listed, MAX_PAGE, MAX_PAGE_BYTES, ReferencesRequest, Reply, Request,
+        StreamReply, StreamRequest, SyncRequest,
     },
 };
 use pando_net::{Incoming, Service};
@@ -24,7 +29,7 @@ use pando_store::{Accept, Learn, NameRange, Paged, Prepare, ReadReply};
 use crate::{
     error::Error,
     inner::{EXCHANGE, Inner, failure, permit},
-    join, pulse, sys,
+    join, pulse, purge, sys,
 };
 
 /// How long a peer's chunk waits for a place among those being received.
@@ -127,6 +132,10 @@ async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Resul
         },
         Request::List(request) => list(inner, request).await?,
         Request::SyncPage(request) => sync_page(inner, request).await?,
+        Request::Prints(layout) => prints(inner, layout).await?,
+        Request::Buckets(layout, partition) => buckets(inner, layout, partition).await?,
+        Request::References(request) => references(inner, request).await?,
+        Request::Tombs { layout, tombs, purge } => purge::serve(inner, layout, tombs, purge).await?,
         Request::Offer(offer) => {
             let due = sys::now_ms() + inner.grace.as_millis() as u64;
             Reply::Held(store.claim(offer.version, offer.name, &offer.chunks, due).await?)
@@ -144,22 +153,33 @@ async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Resul
             Reply::Ok
         }
         Request::Suspect(chunk) => {
-            let inner = Arc::clone(inner);
-            let checker = Arc::clone(&inner);
-            inner.spawn_until_stopped(async move { checker.check_chunk(chunk).await });
+            inner.suspect_here(chunk);
             Reply::Ok
         }
+        Request::Have { chunks, verify } => Reply::Held(have(inner, chunks, verify).await?),
     })
+}
+
+async fn have(inner: &Arc<Inner>, chunks: Vec<ChunkId>, verify: bool) -> Result<Vec<bool>, Error> {
+    let mut held = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        held.push(match verify {
+            false => inner.store.has(chunk).await?,
+            true => inner.check_chunk(chunk).await,
+        });
+    }
+    Ok(held)
 }
 
 async fn learn(
     inner: &Arc<Inner>,
-    layout: pando_core::register::LayoutVersion,
+    layout: LayoutVersion,
     name: RegisterName,
     accepted: Accepted,
 ) -> Result<Reply, Error> {
     Ok(match inner.store.learn(layout, name, accepted).await? {
         Learn::Learned => Reply::Ok,
+        Learn::Refused(refusal) => Reply::Refused(refusal),
         Learn::Fenced(known) => Reply::Fenced(known),
     })
 }
@@ -202,12 +222,58 @@ async fn list(inner: &Arc<Inner>, request: ListRequest) -> Result<Reply, Error> 
 async fn sync_page(inner: &Arc<Inner>, request: SyncRequest) -> Result<Reply, Error> {
     // A name and a ballot take at most 1.2 KiB.
     let limit = MAX_PAGE_BYTES / 1200;
-    let SyncRequest { layout, partition, after } = request;
-    let page = inner.store.page_of_partition(Some(layout), partition, after, limit).await?;
+    let SyncRequest { layout, partition, bucket, after } = request;
+    let page = inner.store.page_of_bucket(Some(layout), partition, bucket, after, limit).await?;
     Ok(match page {
         Paged::Page { entries, more } => Reply::Ballots { entries, more },
         Paged::Fenced(known) => Reply::Fenced(known),
     })
+}
+
+async fn prints(inner: &Arc<Inner>, layout: LayoutVersion) -> Result<Reply, Error> {
+    Ok(match inner.store.fingerprints(Some(layout)).await? {
+        Paged::Page { entries, .. } => Reply::Prints(entries),
+        Paged::Fenced(known) => Reply::Fenced(known),
+    })
+}
+
+async fn buckets(inner: &Arc<Inner>, layout: LayoutVersion, partition: Partition) -> Result<Reply, Error> {
+    Ok(match inner.store.bucket_fingerprints(Some(layout), partition).await? {
+        // The floor after the rows: a row seen then was not purged before, and what is purged in between
+        // only raises the floor.
+        Paged::Page { entries, .. } => {
+            Reply::Buckets { purged: inner.store.purge_floor(partition).await?, buckets: entries }
+        }
+        Paged::Fenced(known) => Reply::Fenced(known),
+    })
+}
+
+async fn references(inner: &Arc<Inner>, request: ReferencesRequest) -> Result<Reply, Error> {
+    let known = inner.layout()?.version;
+    if known != request.layout {
+        return Ok(Reply::Fenced(known));
+    }
+    let ReferencesRequest { partition, bucket, after, .. } = request;
+    let (page, mut more) = inner.store.references_page(partition, bucket, after, MAX_PAGE / 4).await?;
+    let versions: BTreeSet<WriteId> = page.iter().map(|reference| reference.version).collect();
+    let versions: Vec<WriteId> = versions.into_iter().collect();
+    let names = inner.store.version_names(&versions).await?;
+    let names: BTreeMap<WriteId, RegisterName> =
+        versions.into_iter().zip(names).filter_map(|(version, name)| Some((version, name?))).collect();
+    let (mut entries, mut shown, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
+    for reference in page {
+        bytes += 64;
+        if let (Some(name), false) = (names.get(&reference.version), shown.contains_key(&reference.version)) {
+            bytes += name.as_bytes().len() + 24;
+            shown.insert(reference.version, name.clone());
+        }
+        entries.push((reference.chunk, reference.len, reference.version));
+        if bytes > MAX_PAGE_BYTES {
+            more = true;
+            break;
+        }
+    }
+    Ok(Reply::References { entries, names: shown.into_iter().collect(), more })
 }
 
 async fn reply(exchange: Incoming, failure: Failure) -> Result<(), pando_net::Error> {

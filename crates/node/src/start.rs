@@ -10,27 +10,30 @@ use std::{
 
 use pando_core::{
     id::{NetworkId, NodeId},
-    layout::{Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas},
+    layout::{Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas, change::Change},
     seal::NetworkKey,
     ticket::Ticket,
     wire::{JoinReply, JoinRequest},
 };
 use pando_net::{Endpoint, Identity};
 use pando_store::{Options, Store};
-use tokio::io::AsyncRead;
+use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
     api::{
-        BucketInfo, ByteRange, Config, Consistency, ListPage, ListQuery, ObjectInfo, PutOptions, Status,
-        Stored,
+        BucketInfo, ByteRange, CheckProgress, CheckReport, Config, Consistency, Ended, ListPage, ListQuery,
+        ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
     },
     collect,
     error::Error,
-    files,
+    evacuate, files,
     get::Object,
     heal,
     inner::Inner,
-    join, pulse,
+    join,
+    members::{self, Said},
+    pace::Pace,
+    pulse, purge, reconcile, replace, scrub,
     serve::Handler,
     sync, sys,
 };
@@ -99,7 +102,8 @@ impl Node {
             None => store.disk_free()? + store.used_bytes(),
         };
         store.set_capacity(capacity);
-        let inner = Arc::new(Inner::new(id, store, capacity, config.grace));
+        let pace = Pace::new(config.heal_rate);
+        let inner = Arc::new(Inner::new(id, store, capacity, config.grace, pace));
         let endpoint = listen(&inner, identity, config).await?;
         let advertised: Arc<[SocketAddr]> = advertise(&inner, &endpoint, config).await?.into();
         inner.set_endpoint(endpoint);
@@ -133,6 +137,19 @@ impl Node {
         inner.spawn_until_stopped(sync::follow(Arc::clone(&inner)));
         inner.spawn_until_stopped(heal::resync(Arc::clone(&inner)));
         inner.spawn_until_stopped(collect::collect(Arc::clone(&inner)));
+        inner.spawn_until_stopped(reconcile::reconcile(Arc::clone(&inner)));
+        inner.spawn_until_stopped(evacuate::evacuate(Arc::clone(&inner)));
+        inner.spawn_until_stopped(purge::purge(Arc::clone(&inner)));
+        inner.spawn_until_stopped(scrub::scrub(Arc::clone(&inner)));
+        inner.spawn_until_stopped(replace::leave_when_empty(Arc::clone(&inner)));
+        if let Some(dead_after) = config.dead_after {
+            inner.spawn_until_stopped(replace::replace(Arc::clone(&inner), dead_after));
+        }
+        if started == Started::Resumed {
+            let said =
+                Said { addresses: said_addresses(config, &advertised), zone: config.zone.clone(), capacity };
+            inner.spawn_until_stopped(members::update_own(Arc::clone(&inner), said));
+        }
         if started == Started::Made {
             inner.create_bucket(FIRST_BUCKET).await?;
         }
@@ -227,13 +244,70 @@ impl Node {
         self.inner.status().await
     }
 
-    /// Ends, with the reason, when the node can't go on: its disk failed.
-    pub async fn failed(&self) -> String {
+    /// The member whose id starts with `text`.
+    pub fn find_member(&self, text: &str) -> Result<NodeId, Error> {
+        self.inner.find_member(text)
+    }
+
+    /// Lets a member give up all that it owns; it leaves by itself once it is empty. `force`: even if fewer
+    /// nodes remain than there should be copies.
+    pub async fn drain(&self, id: NodeId, force: bool) -> Result<(), Error> {
+        self.inner.drain(id, force).await
+    }
+
+    /// Lets a draining member stay after all.
+    pub async fn stay(&self, id: NodeId) -> Result<(), Error> {
+        self.inner.change_members(&Change::Stay(id)).await
+    }
+
+    /// Removes a member that is gone; what it held is copied from the others. `force`: even if it is up, or
+    /// if what only it (and others that are down) held is lost.
+    pub async fn remove_node(&self, id: NodeId, force: bool) -> Result<(), Error> {
+        self.inner.change_members(&Change::Remove { id, force }).await
+    }
+
+    /// What a change of the membership would move.
+    pub fn plan(&self, query: &PlanQuery) -> Result<Plan, Error> {
+        self.inner.plan(query)
+    }
+
+    /// Looks whether every object's record and every chunk is on every owner; `deep`: the owners also read
+    /// and verify the bytes. Changes nothing.
+    pub async fn check(
+        &self,
+        deep: bool,
+        progress: &watch::Sender<CheckProgress>,
+    ) -> Result<CheckReport, Error> {
+        self.inner.check(deep, progress).await
+    }
+
+    /// Verifies all chunks of this node as fast as it may, from the first; [`Node::status`] tells how far
+    /// it is.
+    pub fn scrub_now(&self) {
+        self.inner.scrub_now();
+    }
+
+    /// Ends, with the reason, when the node can't go on: its disk failed, or it is no member any more.
+    pub async fn ended(&self) -> Ended {
+        let mut layouts = self.inner.layouts();
+        let mut was_draining = false;
         loop {
             if let Some(why) = self.inner.store.failed() {
-                return why;
+                return Ended::DiskFailed(why);
             }
-            sys::sleep(WATCH).await;
+            let known = layouts.borrow_and_update().clone();
+            if let Some(layout) = known {
+                match layout.member(&self.inner.id) {
+                    Some(me) => was_draining = me.state == MemberState::Draining,
+                    None if was_draining => return Ended::Left,
+                    None => return Ended::Removed,
+                }
+            }
+            // The layouts don't end before the node, of which this is a handle.
+            tokio::select! {
+                _ = layouts.changed() => {}
+                () = sys::sleep(WATCH) => {}
+            }
         }
     }
 
@@ -271,13 +345,10 @@ fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Res
         }
         return Ok(());
     };
-    let Some(me) = layout.member(&id) else {
+    if layout.member(&id).is_none() {
         return Err(Error::Setup(
-            "this node was removed from its network: start with a new data folder".into(),
+            "this node was removed from its network: start with a new data folder and a new ticket".into(),
         ));
-    };
-    if config.zone.as_ref().is_some_and(|zone| *zone != me.zone) {
-        return Err(Error::Setup("--zone is chosen when a node joins and can't be changed yet".into()));
     }
     if config.join.as_ref().is_some_and(|ticket| ticket.network != layout.network) {
         return Err(Error::Setup(
@@ -345,6 +416,13 @@ async fn listen(inner: &Arc<Inner>, identity: Arc<Identity>, config: &Config) ->
     };
     keep_address(inner, setting::LISTEN, endpoint.local_addr()).await?;
     Ok(endpoint)
+}
+
+/// The addresses that the layout should list, if someone said where this node listens. An address that the
+/// system picked is for the address book only.
+fn said_addresses(config: &Config, advertised: &[SocketAddr]) -> Option<Vec<SocketAddr>> {
+    let said = config.advertise.is_some() || config.listen.is_some_and(|listen| listen.port() != 0);
+    said.then(|| advertised.to_vec())
 }
 
 /// Where others are told to find this node.

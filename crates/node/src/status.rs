@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pando_core::name::RegisterName;
+use pando_core::{name::RegisterName, seal::CHUNK};
+use pando_store::Paged;
 
 use crate::{
-    api::{Consistency, NodeStatus, ObjectCount, Status},
+    api::{Consistency, Healing, NodeStatus, ObjectCount, Status},
     error::Error,
     inner::Inner,
     peers::Liveness,
@@ -25,6 +26,7 @@ impl Inner {
             let said = self.peers.said(&member.id);
             NodeStatus {
                 id: member.id,
+                state: member.state,
                 zone: member.zone.clone(),
                 addresses: self.peers.addresses(&member.id).unwrap_or_else(|| member.addresses.clone()),
                 up: me || self.peers.liveness(&member.id) == Liveness::Up,
@@ -32,6 +34,7 @@ impl Inner {
                 used: if me { Some(self.store.used_bytes()) } else { said.map(|said| said.used) },
                 capacity: if me { self.capacity } else { said.map_or(member.capacity, |said| said.capacity) },
                 owed: if me { Some(owed) } else { said.map(|said| said.owed) },
+                down_for: if me { None } else { self.peers.down_for(&member.id) },
             }
         };
         Ok(Status {
@@ -41,7 +44,37 @@ impl Inner {
             replicas: layout.replicas,
             nodes: layout.present().map(node).collect(),
             objects: self.count_objects().await,
+            healing: self.healing_status().await?,
         })
+    }
+
+    /// What this node does to mend things.
+    async fn healing_status(&self) -> Result<Healing, Error> {
+        let owed = self.store.owed_counts().await?;
+        let count = |mine: bool| -> u64 {
+            owed.iter().filter(|(node, _)| (*node == self.id) == mine).map(|(_, count)| count).sum()
+        };
+        let chunks = self.store.chunk_count().await?;
+        let (lacking, rate) = (count(true), self.pace.rate());
+        // A chunk that is not here yet is as long as those that are, on average.
+        let each = self.store.used_bytes().checked_div(chunks).unwrap_or(CHUNK as u64);
+        let done_in = (lacking > 0 && rate > 0).then(|| Duration::from_secs(lacking * each / rate));
+        Ok(Healing {
+            lacking,
+            owing: count(false),
+            misplaced: self.misplaced().await?,
+            rate,
+            done_in,
+            scrub: self.scrub_status(chunks),
+        })
+    }
+
+    /// How many references there are to chunks that belong elsewhere.
+    async fn misplaced(&self) -> Result<u64, Error> {
+        let layout = self.layout()?;
+        let Paged::Page { entries, .. } = self.store.fingerprints(None).await? else { return Ok(0) };
+        let foreign = entries.iter().filter(|(partition, ..)| !layout.owners(*partition).contains(&self.id));
+        Ok(foreign.map(|(_, _, references)| references.count()).sum())
     }
 
     /// Counts objects, as far as that goes in a short time. `None`: too few nodes answer.

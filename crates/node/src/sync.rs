@@ -13,16 +13,18 @@ use std::{
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use pando_core::{
+    fingerprint::BUCKETS,
     id::{NodeId, Partition, WriteId},
     layout::{Layout, Owners},
     name::RegisterName,
-    register::{Accepted, Ballot, State},
+    register::{Ballot, State},
     wire::{Reply, Request, SyncRequest},
 };
 
 use crate::{
     error::Error,
     inner::{Inner, Message, Unanswered},
+    reconcile::{moved_on, own_ballots, own_buckets},
     register::Outcome,
     sys,
 };
@@ -147,23 +149,68 @@ async fn sync_all(inner: &Arc<Inner>, layout: &Arc<Layout>) -> Result<(), Error>
 
 async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Partition) -> Result<(), Error> {
     let owners = layout.previous_quorum(partition).expect("a transition has previous owners");
+    let replies = ask_majority(inner, layout, &owners, Request::Buckets(layout.version, partition)).await?;
+    let mut sources = Vec::new();
+    let mut floor = None;
+    for (node, reply) in replies {
+        let Reply::Buckets { purged, buckets } = reply else { return Err(nonsense(node)) };
+        floor = floor.max(purged);
+        sources.push((node, buckets));
+    }
+    if let Some(floor) = floor {
+        // What was forgotten there must not come here: who missed the purge can then be told to forget, too.
+        inner.store.raise_purge_floor(layout.version, partition, floor).await?;
+    }
+    let own = own_buckets(inner, layout.version, partition).await?;
+    for bucket in 0..BUCKETS {
+        let place = usize::from(bucket);
+        if sources.iter().any(|(_, theirs)| theirs[place].0 != own[place].0) {
+            let sources: Vec<NodeId> = sources.iter().map(|(node, _)| *node).collect();
+            sync_bucket(inner, layout, partition, bucket, &sources).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings one bucket's registers up to date from `sources`, a majority of the previous owners.
+async fn sync_bucket(
+    inner: &Arc<Inner>,
+    layout: &Arc<Layout>,
+    partition: Partition,
+    bucket: u8,
+    sources: &[NodeId],
+) -> Result<(), Error> {
+    let own = own_ballots(inner, layout.version, partition, bucket).await?;
     let mut after: Option<RegisterName> = None;
     loop {
-        let pages = previous_pages(inner, layout, &owners, partition, after.clone()).await?;
+        let mut pages = Vec::new();
+        for node in sources {
+            pages.push(page(inner, layout, *node, partition, bucket, after.clone()).await?);
+        }
         // Names above the smallest last name of a page that was cut may be missing from it.
         let cut = pages.iter().filter(|page| page.more).filter_map(|page| page.last()).min().cloned();
+        let within = |name: &RegisterName| {
+            after.as_ref().is_none_or(|after| name > after) && cut.as_ref().is_none_or(|cut| name <= cut)
+        };
         let mut ballots: BTreeMap<&RegisterName, Vec<Option<Ballot>>> = BTreeMap::new();
         for (place, page) in pages.iter().enumerate() {
-            for (name, ballot) in &page.entries {
-                if cut.as_ref().is_none_or(|cut| name <= cut) {
-                    ballots.entry(name).or_insert_with(|| vec![None; pages.len()])[place] = Some(*ballot);
-                }
+            for (name, ballot) in page.entries.iter().filter(|(name, _)| within(name)) {
+                ballots.entry(name).or_insert_with(|| vec![None; pages.len()])[place] = Some(*ballot);
             }
         }
-        // A layout's register belongs to a council, not to a partition.
-        for (name, held) in ballots.into_iter().filter(|(name, _)| name.layout_version().is_none()) {
-            let agreed = held.iter().all(|ballot| *ballot == held[0]).then_some(held[0]).flatten();
-            sync_register(inner, layout, name, agreed, pages[0].from).await?;
+        for name in own.keys().filter(|name| within(name)) {
+            ballots.entry(name).or_insert_with(|| vec![None; pages.len()]);
+        }
+        for (name, held) in ballots {
+            let own = own.get(name).copied();
+            match (held[0], held.iter().all(|ballot| *ballot == held[0])) {
+                (agreed, true) if agreed == own => {}
+                (Some(agreed), true) => adopt(inner, layout, name, agreed, sources[0]).await?,
+                // What this node alone has was never chosen. (Nor can it be a leftover of what the others have
+                // purged: that went when this layout came, see `Layout::keeps_registers`.)
+                (None, true) => {}
+                (_, false) => settle(inner, layout, name).await?,
+            }
         }
         let Some(cut) = cut else { return Ok(()) };
         after = Some(cut);
@@ -171,7 +218,6 @@ async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Par
 }
 
 struct BallotPage {
-    from: NodeId,
     entries: Vec<(RegisterName, Ballot)>,
     more: bool,
 }
@@ -182,72 +228,89 @@ impl BallotPage {
     }
 }
 
-/// One page of a partition from each of a majority of its previous owners, all at this layout.
-async fn previous_pages(
+async fn page(
+    inner: &Arc<Inner>,
+    layout: &Arc<Layout>,
+    node: NodeId,
+    partition: Partition,
+    bucket: u8,
+    after: Option<RegisterName>,
+) -> Result<BallotPage, Error> {
+    let request = SyncRequest { layout: layout.version, partition, bucket, after };
+    match inner.ask_owner(layout, node, &Request::SyncPage(request).into()).await {
+        Ok(Reply::Ballots { entries, more }) => Ok(BallotPage { entries, more }),
+        Err(Unanswered::NewLayout) => Err(moved_on()),
+        Ok(_) => Err(nonsense(node)),
+        Err(why) => Err(Error::Timeout(format!("syncing from {}: {why}", node.short()))),
+    }
+}
+
+/// The answers of a majority of `owners`, all at this layout.
+async fn ask_majority(
     inner: &Arc<Inner>,
     layout: &Arc<Layout>,
     owners: &Owners,
-    partition: Partition,
-    after: Option<RegisterName>,
-) -> Result<Vec<BallotPage>, Error> {
-    let request = SyncRequest { layout: layout.version, partition, after };
-    let message = &Message::from(Request::SyncPage(request));
+    request: Request,
+) -> Result<Vec<(NodeId, Reply)>, Error> {
+    let what = "syncing a partition".to_owned();
+    let message = &Message::from(request);
     let mut pending: FuturesUnordered<_> = owners
         .nodes
         .iter()
         .zip(0u16..)
         .map(|(node, owner)| async move { (owner, inner.ask_owner(layout, *node, message).await) })
         .collect();
-    let mut pages: BTreeMap<u16, BallotPage> = BTreeMap::new();
+    let mut answers: BTreeMap<u16, Reply> = BTreeMap::new();
     let mut missing = Vec::new();
     while let Some((owner, reply)) = pending.next().await {
         let from = owners.nodes[usize::from(owner)];
         match reply {
-            Ok(Reply::Ballots { entries, more }) => {
-                pages.insert(owner, BallotPage { from, entries, more });
+            Ok(reply) => {
+                answers.insert(owner, reply);
             }
-            Err(Unanswered::NewLayout) => return Err(Error::Busy("the layout changed".into())),
-            Err(Unanswered::Lost(why)) => missing.push(format!("{}: {why}", from.short())),
-            Ok(_) => missing.push(format!("{}: an answer to something else", from.short())),
+            Err(Unanswered::NewLayout) => return Err(moved_on()),
+            Err(why) => missing.push(format!("{}: {why}", from.short())),
         }
-        if owners.quorum.is_met(|owner| pages.contains_key(&owner)) {
-            return Ok(pages.into_values().collect());
+        if owners.quorum.is_met(|owner| answers.contains_key(&owner)) {
+            let node = |owner: u16| owners.nodes[usize::from(owner)];
+            return Ok(answers.into_iter().map(|(owner, reply)| (node(owner), reply)).collect());
         }
     }
     Err(Error::NotEnoughNodes {
-        what: format!("syncing partition {}", partition.number()),
+        what,
         needed: owners.quorum.needed(),
         owners: owners.nodes.len(),
-        reachable: pages.len(),
+        reachable: answers.len(),
         missing: missing.join("; "),
     })
 }
 
-/// Makes sure that this node holds what was chosen for one register.
-async fn sync_register(
+fn nonsense(node: NodeId) -> Error {
+    Error::Timeout(format!("syncing: {} answered something else", node.short()))
+}
+
+/// Takes the value that a majority of the previous owners holds at the same ballot.
+async fn adopt(
     inner: &Arc<Inner>,
     layout: &Arc<Layout>,
     name: &RegisterName,
-    agreed: Option<Ballot>,
+    agreed: Ballot,
     holder: NodeId,
 ) -> Result<(), Error> {
-    let own = inner.store.peek(name.clone()).await?;
-    if agreed.is_some() && own.as_ref().map(|own| own.ballot) == agreed {
-        return Ok(());
-    }
-    let chosen: Option<Accepted> = match agreed {
-        Some(ballot) => {
-            let read = Message::from(Request::Read(layout.version, name.clone()));
-            match inner.ask_owner(layout, holder, &read).await {
-                Ok(Reply::Value(Some(accepted), _)) if accepted.ballot == ballot => Some(accepted),
-                // It has moved on since: find out where to.
-                _ => inner.settle(name, 0).await?,
-            }
+    let read = Message::from(Request::Read(layout.version, name.clone()));
+    match inner.ask_owner(layout, holder, &read).await {
+        Ok(Reply::Value(Some(accepted), _)) if accepted.ballot == agreed => {
+            inner.take_chosen(layout.version, name, accepted).await
         }
-        None => inner.settle(name, 0).await?,
-    };
-    if let Some(chosen) = chosen {
-        inner.store.learn(layout.version, name.clone(), chosen).await?;
+        // It has moved on since: find out where to.
+        _ => settle(inner, layout, name).await,
     }
-    Ok(())
+}
+
+/// Settles a register that the previous owners differ on, and takes what was settled.
+async fn settle(inner: &Arc<Inner>, layout: &Arc<Layout>, name: &RegisterName) -> Result<(), Error> {
+    match inner.settle(name, 0).await? {
+        Some(chosen) => inner.take_chosen(layout.version, name, chosen).await,
+        None => Ok(()),
+    }
 }

@@ -10,6 +10,8 @@ mod forming;
 mod grove;
 #[path = "node/listing.rs"]
 mod listing;
+#[path = "node/living.rs"]
+mod living;
 #[path = "node/losing.rs"]
 mod losing;
 #[path = "node/objects.rs"]

@@ -39,6 +39,9 @@ pub enum Error {
         /// The first failure.
         why: String,
     },
+    /// Asked of a partition whose old registers are being cleared away, after a layout change: in a moment.
+    #[error("registers are being cleared away after a layout change")]
+    Settling,
     /// A file operation failed; it concerns that file only.
     #[error("could not {what}")]
     Io {

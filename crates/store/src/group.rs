@@ -4,18 +4,21 @@
 //! change rows through it. The group remembers whether anything was written, and how durable it must be.
 
 use pando_core::{
-    id::{ChunkId, NodeId, WriteId},
+    fingerprint::Item,
+    id::{ChunkId, NodeId, Partition, WriteId},
     name::RegisterName,
-    register::{Accepted, LayoutVersion},
+    register::{Accepted, Ballot, LayoutVersion, State, Stored},
 };
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::{
     error::Error,
     index::{
-        ARRIVING, BY_PARTITION, BY_VERSION, CHUNKS, DUE, LEAVING, META, REFS, REGISTERS, RESYNC, SETTINGS,
-        UNSETTLED, VERSIONS,
+        ARRIVING, BY_PARTITION, BY_VERSION, BallotRow, CHUNKS, DUE, LEAVING, META, OF_REFERENCES,
+        OF_REGISTERS, OWED, PRINTS, PURGED, PlaceKey, REFS, REGISTERS, RESYNC, SETTINGS, TOMBS, UNSETTLED,
+        VERSIONS, VOID,
     },
+    migrate,
     rows::{self, Version},
     shared::Shared,
 };
@@ -34,7 +37,12 @@ pub(crate) enum Wrote {
 /// See the module's text.
 pub(crate) struct Group<'a> {
     pub(crate) registers: Table<'a, &'static [u8], &'static [u8]>,
-    pub(crate) by_partition: Table<'a, (u16, &'static [u8]), (u64, u64, u64)>,
+    pub(crate) by_partition: Table<'a, PlaceKey, BallotRow>,
+    tombs: Table<'a, (u64, &'static [u8]), (u64, u64)>,
+    purged: Table<'a, u16, BallotRow>,
+    void: Table<'a, u16, ()>,
+    prints: Table<'a, (u16, u8, u8), (&'static [u8; 16], u64)>,
+    owed: Table<'a, &'static [u8; 32], u64>,
     pub(crate) chunks: Table<'a, &'static [u8; 32], u64>,
     unsettled: Table<'a, &'static [u8; 32], u8>,
     pub(crate) refs: Table<'a, (&'static [u8; 32], &'static [u8; 16]), ()>,
@@ -56,6 +64,11 @@ impl<'a> Group<'a> {
         Ok(Self {
             registers: txn.open_table(REGISTERS)?,
             by_partition: txn.open_table(BY_PARTITION)?,
+            tombs: txn.open_table(TOMBS)?,
+            purged: txn.open_table(PURGED)?,
+            void: txn.open_table(VOID)?,
+            prints: txn.open_table(PRINTS)?,
+            owed: txn.open_table(OWED)?,
             chunks: txn.open_table(CHUNKS)?,
             unsettled: txn.open_table(UNSETTLED)?,
             refs: txn.open_table(REFS)?,
@@ -117,9 +130,92 @@ impl<'a> Group<'a> {
     pub(crate) fn put_accepted(&mut self, name: &RegisterName, accepted: &Accepted) -> Result<(), Error> {
         self.durably();
         self.registers.insert(name.as_bytes(), rows::encode_accepted(accepted).as_slice())?;
-        let key = (name.partition().number(), name.as_bytes());
-        self.by_partition.insert(key, rows::ballot_row(accepted.ballot))?;
+        if name.layout_version().is_some() {
+            return Ok(());
+        }
+        let (partition, bucket, ballot) = (name.partition(), name.bucket_number(), accepted.ballot);
+        let key = (partition.number(), bucket, name.as_bytes());
+        let old = self.by_partition.insert(key, rows::ballot_row(ballot))?;
+        let old = old.map(|old| rows::row_ballot(old.value()));
+        if let Some(old) = old {
+            self.tombs.remove((old.counter, name.as_bytes()))?;
+        }
+        if accepted.value.state == State::Absent {
+            self.tombs.insert((ballot.counter, name.as_bytes()), (ballot.layout.0, ballot.session))?;
+        }
+        migrate::update(&mut self.prints, (partition, bucket, OF_REGISTERS), |print| {
+            if let Some(old) = old {
+                print.remove(Item::register(name, old));
+            }
+            print.add(Item::register(name, ballot));
+        })
+    }
+
+    /// What decisions about a register rest on.
+    pub(crate) fn stored(&self, name: &RegisterName) -> Result<(Option<Accepted>, Stored), Error> {
+        let accepted = self.accepted(name)?;
+        let stored = match &accepted {
+            Some(accepted) => Stored::Value(accepted.ballot),
+            None => Stored::Absent { purged: self.purge_floor(name.partition())? },
+        };
+        Ok((accepted, stored))
+    }
+
+    /// Forgets a register.
+    pub(crate) fn remove_register(&mut self, name: &RegisterName) -> Result<(), Error> {
+        self.durably();
+        self.registers.remove(name.as_bytes())?;
+        let (partition, bucket) = (name.partition(), name.bucket_number());
+        let old = self.by_partition.remove((partition.number(), bucket, name.as_bytes()))?;
+        let Some(old) = old.map(|old| rows::row_ballot(old.value())) else { return Ok(()) };
+        self.tombs.remove((old.counter, name.as_bytes()))?;
+        migrate::update(&mut self.prints, (partition, bucket, OF_REGISTERS), |print| {
+            print.remove(Item::register(name, old));
+        })
+    }
+
+    /// Up to `limit` registers of a partition.
+    pub(crate) fn registers_of(
+        &self,
+        partition: Partition,
+        limit: usize,
+    ) -> Result<Vec<RegisterName>, Error> {
+        let number = partition.number();
+        let range = (number, 0, [].as_slice())..(number + 1, 0, [].as_slice());
+        let rows = self.by_partition.range(range)?.take(limit);
+        rows.map(|row| rows::decode_name(row?.0.value().2)).collect()
+    }
+
+    pub(crate) fn purge_floor(&self, partition: Partition) -> Result<Option<Ballot>, Error> {
+        Ok(self.purged.get(partition.number())?.map(|row| rows::row_ballot(row.value())))
+    }
+
+    /// Raises a partition's purge floor to `ballot`, if it is below.
+    pub(crate) fn raise_purge_floor(&mut self, partition: Partition, ballot: Ballot) -> Result<(), Error> {
+        if self.purge_floor(partition)? < Some(ballot) {
+            self.grow()?;
+            self.purged.insert(partition.number(), rows::ballot_row(ballot))?;
+        }
         Ok(())
+    }
+
+    /// The partition's registers must go before anything is answered of them.
+    pub(crate) fn set_void(&mut self, partition: Partition, void: bool) -> Result<(), Error> {
+        self.durably();
+        if void {
+            self.void.insert(partition.number(), ())?;
+        } else {
+            self.void.remove(partition.number())?;
+        }
+        self.shared.set_void(partition, void);
+        Ok(())
+    }
+
+    /// Partitions whose registers must go.
+    pub(crate) fn void(&self) -> Result<Vec<Partition>, Error> {
+        let numbers = self.void.iter()?.map(|row| Ok(row?.0.value()));
+        let numbers: Vec<u16> = numbers.collect::<Result<_, Error>>()?;
+        Ok(numbers.into_iter().filter_map(Partition::new).collect())
     }
 
     pub(crate) fn put_ceiling(&mut self, ceiling: u64) -> Result<(), Error> {
@@ -158,7 +254,7 @@ impl<'a> Group<'a> {
         self.shared.change_used(|used| used.saturating_sub(replaced) + len);
         self.unsettled.remove(&id.0)?;
         let node = self.shared.node;
-        self.resync.remove((&node.0, &id.0))?;
+        self.pay(node, id)?;
         Ok(())
     }
 
@@ -196,16 +292,22 @@ impl<'a> Group<'a> {
 
     pub(crate) fn add_reference(&mut self, id: &ChunkId, version: WriteId) -> Result<(), Error> {
         self.durably();
-        self.refs.insert((&id.0, &version.0), ())?;
+        if self.refs.insert((&id.0, &version.0), ())?.is_some() {
+            return Ok(());
+        }
         self.by_version.insert((&version.0, &id.0), ())?;
-        Ok(())
+        let place = (Partition::of_chunk(id), id.bucket_number(), OF_REFERENCES);
+        migrate::update(&mut self.prints, place, |print| print.add(Item::reference(id, &version)))
     }
 
     pub(crate) fn drop_reference(&mut self, id: &ChunkId, version: WriteId) -> Result<(), Error> {
         self.durably();
-        self.refs.remove((&id.0, &version.0))?;
+        if self.refs.remove((&id.0, &version.0))?.is_none() {
+            return Ok(());
+        }
         self.by_version.remove((&version.0, &id.0))?;
-        Ok(())
+        let place = (Partition::of_chunk(id), id.bucket_number(), OF_REFERENCES);
+        migrate::update(&mut self.prints, place, |print| print.remove(Item::reference(id, &version)))
     }
 
     /// Up to `limit` versions that refer to a chunk.
@@ -259,13 +361,29 @@ impl<'a> Group<'a> {
     // --- the resync queue
 
     pub(crate) fn owe(&mut self, node: NodeId, id: &ChunkId) -> Result<(), Error> {
-        self.durably();
-        self.resync.insert((&node.0, &id.0), ())?;
+        if self.resync.insert((&node.0, &id.0), ())?.is_none() {
+            self.durably();
+            let count = self.owed.get(&node.0)?.map_or(0, |count| count.value());
+            self.owed.insert(&node.0, count + 1)?;
+        }
         Ok(())
     }
 
+    /// Takes a debt out of the queue; says whether it was there.
+    fn pay(&mut self, node: NodeId, id: &ChunkId) -> Result<bool, Error> {
+        let was_there = self.resync.remove((&node.0, &id.0))?.is_some();
+        if was_there {
+            let count = self.owed.get(&node.0)?.map_or(0, |count| count.value());
+            match count.saturating_sub(1) {
+                0 => self.owed.remove(&node.0)?,
+                left => self.owed.insert(&node.0, left)?,
+            };
+        }
+        Ok(was_there)
+    }
+
     pub(crate) fn settle(&mut self, node: NodeId, id: &ChunkId) -> Result<(), Error> {
-        if self.resync.remove((&node.0, &id.0))?.is_some() {
+        if self.pay(node, id)? {
             self.durably();
         }
         Ok(())

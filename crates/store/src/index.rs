@@ -8,12 +8,13 @@ use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition,
 
 use crate::{
     error::Error,
+    migrate,
     rows::decode_number,
     sys::{self, OpenOptionsExt},
 };
 
 /// The format of the index, raised when an older version could no longer read it.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
 
 /// Memory for pages of the index. Small beside the process, large enough for the upper levels of every
 /// table and the registers in use.
@@ -21,9 +22,30 @@ const CACHE: usize = 32 << 20;
 
 /// Registers by name: the row of what was accepted.
 pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");
-/// Registers by (partition, name): the ballot accepted.
-pub(crate) const BY_PARTITION: TableDefinition<'static, (u16, &[u8]), (u64, u64, u64)> =
-    TableDefinition::new("by_partition");
+/// Partition, bucket and name of a register.
+pub(crate) type PlaceKey = (u16, u8, &'static [u8]);
+/// A ballot, as `rows.rs` takes it apart.
+pub(crate) type BallotRow = (u64, u64, u64);
+/// Registers by (partition, bucket, name): the ballot accepted. Without the layouts, which belong to councils.
+pub(crate) const BY_PARTITION: TableDefinition<'static, PlaceKey, BallotRow> =
+    TableDefinition::new("by_bucket");
+/// Tombstones by (counter, name): the rest of their ballots, layout and session.
+pub(crate) const TOMBS: TableDefinition<'static, (u64, &[u8]), (u64, u64)> = TableDefinition::new("tombs");
+/// The purge floor of each partition in which tombstones were forgotten.
+pub(crate) const PURGED: TableDefinition<'static, u16, (u64, u64, u64)> = TableDefinition::new("purged");
+/// Partitions whose registers must go before anything is answered of them.
+pub(crate) const VOID: TableDefinition<'static, u16, ()> = TableDefinition::new("void");
+/// Fingerprints by (partition, bucket, kind): sum and count.
+pub(crate) const PRINTS: TableDefinition<'static, (u16, u8, u8), (&[u8; 16], u64)> =
+    TableDefinition::new("prints");
+/// How many chunks are owed, by node.
+pub(crate) const OWED: TableDefinition<'static, &[u8; 32], u64> = TableDefinition::new("owed");
+
+/// In [`PRINTS`]: of registers.
+pub(crate) const OF_REGISTERS: u8 = 0;
+/// In [`PRINTS`]: of references to chunks.
+pub(crate) const OF_REFERENCES: u8 = 1;
+
 /// Chunks whose file is durable in its place: its length.
 pub(crate) const CHUNKS: TableDefinition<'static, &[u8; 32], u64> = TableDefinition::new("chunks");
 /// Chunks whose file is on its way in ([`ARRIVING`]) or out ([`LEAVING`]).
@@ -92,13 +114,14 @@ pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Er
         txn.open_table(DUE)?;
         txn.open_table(RESYNC)?;
         txn.open_table(SETTINGS)?;
+        migrate::open_tables(&txn)?;
         txn.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
         txn.commit()?;
     }
-    let meta = database.begin_read()?.open_table(META)?;
-    let number = |key: &str| -> Result<u64, Error> {
-        meta.get(key)?.map_or(Ok(0), |row| decode_number(key, row.value()))
-    };
+    if number(&database, "format")? == 1 {
+        migrate::from_1(&database)?;
+    }
+    let number = |key: &str| number(&database, key);
     let found = number("format")?;
     if found != FORMAT {
         return Err(Error::Format { found: u32::try_from(found).unwrap_or(u32::MAX), known: FORMAT as u32 });
@@ -106,6 +129,11 @@ pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Er
     let facts =
         Facts { ceiling: number("ceiling")?, layout: number("layout_version")?, used: number("used")? };
     Ok((database, facts))
+}
+
+fn number(database: &Database, key: &str) -> Result<u64, Error> {
+    let meta = database.begin_read()?.open_table(META)?;
+    meta.get(key)?.map_or(Ok(0), |row| decode_number(key, row.value()))
 }
 
 fn has_format(database: &Database) -> Result<bool, Error> {

@@ -3,11 +3,11 @@
 use std::ops::Bound;
 
 use pando_core::id::{ChunkId, NodeId};
-use redb::ReadableTableMetadata as _;
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::{
     error::Error,
-    index::RESYNC,
+    index::{OWED, RESYNC},
     store::Store,
     versions::{MAX_BATCH, check_batch},
 };
@@ -73,5 +73,18 @@ impl Store {
     /// How many entries the queue has.
     pub async fn owed_count(&self) -> Result<u64, Error> {
         self.look(|_, txn| Ok(txn.open_table(RESYNC)?.len()?)).await
+    }
+
+    /// How many entries the queue has for each node.
+    pub async fn owed_counts(&self) -> Result<Vec<(NodeId, u64)>, Error> {
+        self.look(|_, txn| {
+            let owed = txn.open_table(OWED)?;
+            let count = |row: Result<_, redb::StorageError>| {
+                let (node, count): (redb::AccessGuard<'_, &[u8; 32]>, redb::AccessGuard<'_, u64>) = row?;
+                Ok((NodeId(*node.value()), count.value()))
+            };
+            owed.iter()?.map(count).collect()
+        })
+        .await
     }
 }

@@ -9,10 +9,31 @@ use crate::{
     error::Error,
     group::{Group, Wrote},
     index::ARRIVING,
+    purge,
     shared::Shared,
 };
 
 pub(crate) fn run(shared: &Shared) -> Result<(), Error> {
+    unsettled(shared)?;
+    while cleared(shared)? {}
+    Ok(())
+}
+
+/// Clears some of the registers away that were on their way out.
+fn cleared(shared: &Shared) -> Result<bool, Error> {
+    let txn = shared.begin_write()?;
+    let mut group = Group::open(&txn, shared)?;
+    let more = purge::clear(&mut group)?;
+    group.finish()?;
+    if more {
+        txn.commit()?;
+    } else {
+        txn.abort()?;
+    }
+    Ok(more)
+}
+
+fn unsettled(shared: &Shared) -> Result<(), Error> {
     let txn = shared.begin_write()?;
     let mut group = Group::open(&txn, shared)?;
     for (id, way) in group.unsettled()? {
@@ -33,6 +54,9 @@ pub(crate) fn run(shared: &Shared) -> Result<(), Error> {
             None => {}
         }
         group.left(&id)?;
+    }
+    for partition in group.void()? {
+        shared.set_void(partition, true);
     }
     match group.finish()? {
         Wrote::Nothing => Ok(txn.abort()?),

@@ -7,11 +7,10 @@
 use std::ops::Bound;
 
 use pando_core::{
-    id::Partition,
     name::RegisterName,
     register::{
-        Accepted, Ballot, LayoutVersion, Refusal,
-        acceptor::{AcceptOutcome, Prepared},
+        Accepted, Ballot, LayoutVersion, Refusal, Stored,
+        acceptor::{AcceptOutcome, LearnOutcome, Prepared},
     },
 };
 use redb::ReadTransaction;
@@ -19,8 +18,8 @@ use redb::ReadTransaction;
 use crate::{
     error::Error,
     group::Group,
-    index::{BY_PARTITION, META, REGISTERS},
-    rows,
+    index::{META, REGISTERS},
+    purge, rows,
     shared::lock,
     store::Store,
 };
@@ -52,6 +51,8 @@ pub enum Accept {
 pub enum Learn {
     /// This or something later is stored, durably.
     Learned,
+    /// Nothing is stored, and this is not above what was purged: it must be settled above.
+    Refused(Refusal),
     /// Told under another layout version than this one, which is known here.
     Fenced(LayoutVersion),
 }
@@ -135,9 +136,13 @@ impl Store {
             if let Some(known) = fence(txn, layout)? {
                 return Ok(ReadReply::Fenced(known));
             }
+            shared.check_void(name.partition())?;
             let accepted = stored(txn, &name)?;
-            let ballot = accepted.as_ref().map(|accepted| accepted.ballot);
-            let height = lock(&shared.acceptor).height(&name, ballot);
+            let held = match &accepted {
+                Some(accepted) => Stored::Value(accepted.ballot),
+                None => Stored::Absent { purged: purge::floor(txn, name.partition())? },
+            };
+            let height = lock(&shared.acceptor).height(&name, held);
             Ok(ReadReply::Value { accepted, height })
         })
         .await
@@ -157,11 +162,12 @@ impl Store {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Paged<(RegisterName, Accepted)>, Error> {
-        self.look(move |_, txn| {
-            if let Some(layout) = layout
-                && let Some(known) = fence(txn, layout)?
-            {
-                return Ok(Paged::Fenced(known));
+        self.look(move |shared, txn| {
+            if let Some(layout) = layout {
+                if let Some(known) = fence(txn, layout)? {
+                    return Ok(Paged::Fenced(known));
+                }
+                shared.check_no_void()?;
             }
             let (mut entries, mut bytes) = (Vec::new(), 0);
             let table = txn.open_table(REGISTERS)?;
@@ -176,39 +182,6 @@ impl Store {
                     return Ok(Paged::Page { entries, more: true });
                 }
                 entries.push((rows::decode_name(name)?, rows::decode_accepted(name, row)?));
-            }
-            Ok(Paged::Page { entries, more: false })
-        })
-        .await
-    }
-
-    /// The ballots of a partition's registers, in the order of their names' bytes.
-    pub async fn page_of_partition(
-        &self,
-        layout: Option<LayoutVersion>,
-        partition: Partition,
-        after: Option<RegisterName>,
-        limit: usize,
-    ) -> Result<Paged<(RegisterName, Ballot)>, Error> {
-        self.look(move |_, txn| {
-            if let Some(layout) = layout
-                && let Some(known) = fence(txn, layout)?
-            {
-                return Ok(Paged::Fenced(known));
-            }
-            let number = partition.number();
-            let from = match &after {
-                Some(after) => Bound::Excluded((number, after.as_bytes())),
-                None => Bound::Included((number, [].as_slice())),
-            };
-            let mut entries = Vec::new();
-            let table = txn.open_table(BY_PARTITION)?;
-            for row in table.range((from, Bound::Excluded((number + 1, [].as_slice()))))? {
-                let (key, ballot) = row?;
-                if entries.len() == limit {
-                    return Ok(Paged::Page { entries, more: true });
-                }
-                entries.push((rows::decode_name(key.value().1)?, rows::row_ballot(ballot.value())));
             }
             Ok(Paged::Page { entries, more: false })
         })
@@ -242,9 +215,9 @@ fn prepare(
     if known != layout {
         return Ok(Prepare::Fenced(known));
     }
-    let accepted = group.accepted(name)?;
-    let height = accepted.as_ref().map(|accepted| accepted.ballot);
-    let prepared = lock(&group.shared.acceptor).prepare(name, ballot, height);
+    group.shared.check_void(name.partition())?;
+    let (accepted, stored) = group.stored(name)?;
+    let prepared = lock(&group.shared.acceptor).prepare(name, ballot, stored);
     match prepared {
         Prepared::Promised { raise_ceiling } => {
             if let Some(ceiling) = raise_ceiling {
@@ -266,9 +239,10 @@ fn accept(
     if known != layout {
         return Ok(Accept::Fenced(known));
     }
-    let height = group.accepted(name)?.map(|accepted| accepted.ballot);
+    group.shared.check_void(name.partition())?;
+    let (_, stored) = group.stored(name)?;
     group.check_room()?;
-    let outcome = lock(&group.shared.acceptor).accept(name, accepted.ballot, height);
+    let outcome = lock(&group.shared.acceptor).accept(name, accepted.ballot, stored);
     match outcome {
         AcceptOutcome::Write => {
             group.put_accepted(name, accepted)?;
@@ -289,11 +263,14 @@ fn learn(
     if known != layout {
         return Ok(Learn::Fenced(known));
     }
-    let height = group.accepted(name)?.map(|accepted| accepted.ballot);
+    group.shared.check_void(name.partition())?;
+    let (_, stored) = group.stored(name)?;
     group.check_room()?;
-    let write = lock(&group.shared.acceptor).learn(name, accepted.ballot, height);
-    if write {
-        group.put_accepted(name, accepted)?;
+    let outcome = lock(&group.shared.acceptor).learn(name, accepted.ballot, stored);
+    match outcome {
+        LearnOutcome::Write => group.put_accepted(name, accepted)?,
+        LearnOutcome::Already => {}
+        LearnOutcome::Refused(refusal) => return Ok(Learn::Refused(refusal)),
     }
     Ok(Learn::Learned)
 }
@@ -308,7 +285,7 @@ fn check_ballot(layout: LayoutVersion, ballot: Ballot) -> Result<(), Error> {
 }
 
 /// The layout version known, if it is not `layout`.
-fn fence(txn: &ReadTransaction, layout: LayoutVersion) -> Result<Option<LayoutVersion>, Error> {
+pub(crate) fn fence(txn: &ReadTransaction, layout: LayoutVersion) -> Result<Option<LayoutVersion>, Error> {
     let meta = txn.open_table(META)?;
     let known = match meta.get("layout_version")? {
         Some(row) => rows::decode_number("layout_version", row.value())?,

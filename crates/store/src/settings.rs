@@ -1,7 +1,7 @@
 //! The layout that this node knows, and small settings of the layers above.
 
 use bytes::Bytes;
-use pando_core::register::LayoutVersion;
+use pando_core::{id::Partition, register::LayoutVersion};
 
 use crate::{
     error::Error,
@@ -29,18 +29,34 @@ impl Store {
         .await
     }
 
-    /// Makes a layout the one known, durably. `false`: it is not newer than the one known.
-    pub async fn install_layout(&self, version: LayoutVersion, bytes: Bytes) -> Result<bool, Error> {
+    /// Makes a layout the one known, durably. `false`: it is not newer than the one known. `void` is told the
+    /// version known before, and gives the partitions of which what is held no longer counts: in the same
+    /// step nothing is answered of their registers any more, and they are gone before this returns.
+    pub async fn install_layout(
+        &self,
+        version: LayoutVersion,
+        bytes: Bytes,
+        void: impl FnOnce(LayoutVersion) -> Vec<Partition> + Send + 'static,
+    ) -> Result<bool, Error> {
         check_len("bytes in a layout", MAX_LAYOUT, bytes.len())?;
-        self.change(1, move |group| {
-            let newer = version > group.shared.known_layout();
-            if newer {
+        let installed = self
+            .change(1, move |group| {
+                let known = group.shared.known_layout();
+                if version <= known {
+                    return Ok(false);
+                }
                 group.grow()?;
+                for partition in void(known) {
+                    if !group.registers_of(partition, 1)?.is_empty() {
+                        group.set_void(partition, true)?;
+                    }
+                }
                 group.put_layout(version, &bytes)?;
-            }
-            Ok(newer)
-        })
-        .await
+                Ok(true)
+            })
+            .await?;
+        self.clear_void().await?;
+        Ok(installed)
     }
 
     /// A setting.

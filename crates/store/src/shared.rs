@@ -4,13 +4,16 @@
 //! here are held for a few instructions and never across a wait, but for the chunk locks, which are
 //! made for that.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use pando_core::{
-    id::{ChunkId, NodeId},
+    id::{ChunkId, NodeId, Partition},
     name::RegisterName,
     register::{Acceptor, LayoutVersion},
 };
@@ -42,6 +45,8 @@ pub(crate) struct Shared {
     database: RwLock<Option<Database>>,
     pub(crate) acceptor: Mutex<Acceptor<RegisterName>>,
     known_layout: AtomicU64,
+    /// Partitions whose registers are on their way out; see `purge.rs`.
+    void: Mutex<BTreeSet<Partition>>,
     space: Mutex<Space>,
     failed: OnceLock<String>,
     closing: AtomicBool,
@@ -81,6 +86,7 @@ impl Shared {
             database: RwLock::new(Some(database)),
             acceptor: Mutex::new(Acceptor::restarted(facts.ceiling)),
             known_layout: AtomicU64::new(facts.layout),
+            void: Mutex::default(),
             space: Mutex::new(Space { used: facts.used, reserved: 0 }),
             failed: OnceLock::new(),
             closing: AtomicBool::new(false),
@@ -114,6 +120,26 @@ impl Shared {
     /// For the writer.
     pub(crate) fn set_known_layout(&self, version: LayoutVersion) {
         self.known_layout.store(version.0, Ordering::Release);
+    }
+
+    /// For the writer, and at the start.
+    pub(crate) fn set_void(&self, partition: Partition, void: bool) {
+        let mut all = lock(&self.void);
+        if void {
+            all.insert(partition);
+        } else {
+            all.remove(&partition);
+        }
+    }
+
+    /// Refuses to answer anything of registers that are on their way out.
+    pub(crate) fn check_void(&self, partition: Partition) -> Result<(), Error> {
+        if lock(&self.void).contains(&partition) { Err(Error::Settling) } else { Ok(()) }
+    }
+
+    /// As [`Shared::check_void`], for any partition.
+    pub(crate) fn check_no_void(&self) -> Result<(), Error> {
+        if lock(&self.void).is_empty() { Ok(()) } else { Err(Error::Settling) }
     }
 
     /// Changes the most bytes of chunks to keep.

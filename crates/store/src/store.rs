@@ -69,6 +69,12 @@ impl Store {
         Self { shared, queue, files: Arc::new(Semaphore::new(FILE_OPERATIONS)) }
     }
 
+    /// How many operations wait for the writer.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Ends what is under way, closes the index and lets go of the folder. Later calls on any handle
     /// answer [`Error::Closed`].
     pub async fn close(&self) -> Result<(), Error> {

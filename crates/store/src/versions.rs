@@ -138,6 +138,38 @@ impl Store {
         Ok(more)
     }
 
+    /// Drops a chunk that is held elsewhere: if `confirmed` are all the versions that need it, its references,
+    /// its row and its file go. `false`: another version needs it, and it stays.
+    pub async fn evict(&self, id: ChunkId, confirmed: &[WriteId]) -> Result<bool, Error> {
+        check_batch("versions", confirmed.len())?;
+        let confirmed = confirmed.to_vec();
+        self.to_the_end(|store| async move {
+            let guard = store.shared.lock_chunk(&id).await;
+            let evicted = store
+                .submit(4 * confirmed.len() + 2, move |group| {
+                    let needed = group.references(&id, confirmed.len() + 1)?;
+                    if group.chunk_len(&id)?.is_none() || needed.iter().any(|v| !confirmed.contains(v)) {
+                        return Ok(false);
+                    }
+                    for version in needed {
+                        group.drop_reference(&id, version)?;
+                        if group.chunks_of(version, 1)?.is_empty() {
+                            group.drop_version(version)?;
+                        }
+                    }
+                    group.leaving(&id)?;
+                    Ok(true)
+                })
+                .await?;
+            if evicted {
+                store.unlink(vec![id]).await?;
+            }
+            drop(guard);
+            Ok(evicted)
+        })
+        .await
+    }
+
     /// Removes the files of chunks that are leaving. The caller holds their locks.
     pub(crate) async fn unlink(&self, ids: Vec<ChunkId>) -> Result<(), Error> {
         if ids.is_empty() {
@@ -151,11 +183,20 @@ impl Store {
 
     /// Some of the versions that refer to a chunk, and what they are writes to.
     pub async fn references(&self, chunk: ChunkId) -> Result<Vec<(WriteId, RegisterName)>, Error> {
+        self.all_references(chunk, SHOWN).await
+    }
+
+    /// As [`Store::references`], at most `limit`.
+    pub async fn all_references(
+        &self,
+        chunk: ChunkId,
+        limit: usize,
+    ) -> Result<Vec<(WriteId, RegisterName)>, Error> {
         self.look(move |_, txn| {
             let versions = txn.open_table(VERSIONS)?;
             let range = (&chunk.0, &[0; 16])..=(&chunk.0, &[0xff; 16]);
             let mut references = Vec::new();
-            for entry in txn.open_table(REFS)?.range(range)?.take(SHOWN) {
+            for entry in txn.open_table(REFS)?.range(range)?.take(limit.min(MAX_BATCH)) {
                 let id = WriteId(*entry?.0.value().1);
                 if let Some(row) = versions.get(&id.0)? {
                     references.push((id, rows::decode_version(id, row.value())?.name));

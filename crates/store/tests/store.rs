@@ -273,7 +273,7 @@ async fn a_version_of_many_chunks_is_released_whole() {
 async fn a_register_is_prepared_accepted_learned_and_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    assert!(store.install_layout(V1, Bytes::from_static(b"one")).await.unwrap());
+    assert!(store.install_layout(V1, Bytes::from_static(b"one"), |_| Vec::new()).await.unwrap());
     let first = accepted(V1, 10, b"first");
     let empty = ReadReply::Value { accepted: None, height: 0 };
     assert_eq!(store.read(V1, name("a")).await.unwrap(), empty);
@@ -323,23 +323,23 @@ async fn another_layout_version_is_fenced_off() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
     assert_eq!(store.layout().await.unwrap(), None);
-    assert!(store.install_layout(V2, Bytes::from_static(b"two")).await.unwrap());
-    assert!(!store.install_layout(V1, Bytes::from_static(b"one")).await.unwrap());
-    assert!(!store.install_layout(V2, Bytes::from_static(b"other")).await.unwrap());
+    assert!(store.install_layout(V2, Bytes::from_static(b"two"), |_| Vec::new()).await.unwrap());
+    assert!(!store.install_layout(V1, Bytes::from_static(b"one"), |_| Vec::new()).await.unwrap());
+    assert!(!store.install_layout(V2, Bytes::from_static(b"other"), |_| Vec::new()).await.unwrap());
     let value = accepted(V1, 10, b"x");
     assert_eq!(store.prepare(V1, name("a"), value.ballot).await.unwrap(), Prepare::Fenced(V2));
     assert_eq!(store.accept(V1, name("a"), value.clone()).await.unwrap(), Accept::Fenced(V2));
     assert_eq!(store.learn(V1, name("a"), value.clone()).await.unwrap(), Learn::Fenced(V2));
     assert_eq!(store.read(V1, name("a")).await.unwrap(), ReadReply::Fenced(V2));
     assert_eq!(store.page(Some(V1), NameRange::default(), 9, 999).await.unwrap(), Paged::Fenced(V2));
-    let partition = name("a").partition();
-    assert_eq!(store.page_of_partition(Some(V1), partition, None, 9).await.unwrap(), Paged::Fenced(V2));
+    let (partition, bucket) = (name("a").partition(), name("a").bucket_number());
+    assert_eq!(store.page_of_bucket(Some(V1), partition, bucket, None, 9).await.unwrap(), Paged::Fenced(V2));
     // What was chosen under an older layout may be learned under this one.
     assert_eq!(store.learn(V2, name("a"), value.clone()).await.unwrap(), Learn::Learned);
     let page = Paged::Page { entries: vec![(name("a"), value.clone())], more: false };
     assert_eq!(store.page(None, NameRange::default(), 9, 999).await.unwrap(), page);
     let page = Paged::Page { entries: vec![(name("a"), value.ballot)], more: false };
-    assert_eq!(store.page_of_partition(Some(V2), partition, None, 9).await.unwrap(), page);
+    assert_eq!(store.page_of_bucket(Some(V2), partition, bucket, None, 9).await.unwrap(), page);
     store.close().await.unwrap();
     let store = open(dir.path()).await;
     assert_eq!(store.layout().await.unwrap(), Some((V2, Bytes::from_static(b"two"))));

@@ -10,7 +10,6 @@ use crate::{
     args,
     control::{Client, message::Request},
     output::Output,
-    units,
 };
 
 pub(crate) async fn run(command: args::Bucket, data: &Path, out: &mut Output) -> anyhow::Result<()> {
@@ -18,19 +17,18 @@ pub(crate) async fn run(command: args::Bucket, data: &Path, out: &mut Output) ->
     match command {
         args::Bucket::Create { name } => {
             let what = || format!("can't create bucket {name}");
-            client.command(&Request::CreateBucket { name: name.clone() }).await.with_context(what)?;
-            let bucket = client.list_buckets(false).await.unwrap_or_default();
-            let created = bucket.iter().find(|bucket| bucket.name == name);
-            let created = created.map(|bucket| units::time(bucket.created));
-            out.either(&json!({ "bucket": name, "created": created }), format!("created {name}"))
+            let request = Request::CreateBucket { name: name.clone() };
+            client.command(&request, "pando ls").await.with_context(what)?;
+            out.either(&json!({ "bucket": name }), format!("created {name}"))
         }
         args::Bucket::Ls => {
             let buckets = client.list_buckets(false).await.context("can't list the buckets")?;
-            print_buckets(&buckets, false, out)
+            print_buckets(&buckets, false, false, out)
         }
         args::Bucket::Rm { name } => {
             let what = || format!("can't remove bucket {name}");
-            client.command(&Request::RemoveBucket { name: name.clone() }).await.with_context(what)?;
+            let request = Request::RemoveBucket { name: name.clone() };
+            client.command(&request, "pando ls").await.with_context(what)?;
             out.either(&json!({ "bucket": name, "removed": true }), format!("removed {name}"))
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::{destination::Destination, note_stale, stat::object_json, transfer::Transfer};
+use super::{destination::Destination, marked_stale, note_stale, stat::object_json, transfer::Transfer};
 use crate::{
     args,
     control::{Client, message::Request},
@@ -33,7 +33,7 @@ pub(crate) async fn run(get: args::Get, data: &Path, out: &mut Output) -> anyhow
     drop(transfer);
     let Some(path) = destination.finish()? else { return Ok(()) };
     if out.json {
-        let mut value = object_json(&object);
+        let mut value = marked_stale(object_json(&object), get.stale);
         value["start"] = range.start.into();
         value["end"] = range.end.into();
         value["output"] = path.to_string_lossy().into();

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::note_stale;
+use super::{marked_stale, note_stale};
 use crate::{
     args,
     control::{
@@ -19,9 +19,9 @@ use crate::{
 pub(crate) async fn run(ls: args::Ls, data: &Path, out: &mut Output) -> anyhow::Result<()> {
     let mut client = Client::connect(data).await?;
     note_stale(ls.stale);
-    let Some(place) = ls.place else {
+    let Some(place) = &ls.place else {
         let buckets = client.list_buckets(ls.stale).await.context("can't list the buckets")?;
-        return print_buckets(&buckets, ls.long, out);
+        return print_buckets(&buckets, ls.long, ls.stale, out);
     };
     let mut after = None;
     loop {
@@ -33,7 +33,7 @@ pub(crate) async fn run(ls: args::Ls, data: &Path, out: &mut Output) -> anyhow::
             stale: ls.stale,
         });
         let page = client.list(&request).await.with_context(|| format!("can't list {place}"))?;
-        print_page(&place.bucket, &page, ls.long, out)?;
+        print_page(&page, &place.bucket, &ls, out)?;
         out.flush()?;
         match page.next {
             Some(next) => after = Some(next),
@@ -43,40 +43,47 @@ pub(crate) async fn run(ls: args::Ls, data: &Path, out: &mut Output) -> anyhow::
 }
 
 /// The buckets, a line each.
-pub(super) fn print_buckets(buckets: &[Bucket], long: bool, out: &mut Output) -> anyhow::Result<()> {
+pub(super) fn print_buckets(
+    buckets: &[Bucket],
+    long: bool,
+    stale: bool,
+    out: &mut Output,
+) -> anyhow::Result<()> {
     for bucket in buckets {
         let created = units::time(bucket.created);
         let line = if long { format!("{created}  {}", bucket.name) } else { bucket.name.clone() };
-        out.either(&json!({ "bucket": bucket.name, "created": created }), line)?;
+        let value = json!({ "bucket": bucket.name, "created": created });
+        out.either(&marked_stale(value, stale), line)?;
     }
     Ok(())
 }
 
 /// Objects and common prefixes, merged in their order.
-fn print_page(bucket: &str, page: &Page, long: bool, out: &mut Output) -> anyhow::Result<()> {
+fn print_page(page: &Page, bucket: &str, ls: &args::Ls, out: &mut Output) -> anyhow::Result<()> {
     let mut prefixes = page.prefixes.iter().peekable();
     for object in &page.objects {
         while let Some(prefix) = prefixes.next_if(|prefix| **prefix < object.key) {
-            print_prefix(bucket, prefix, long, out)?;
+            print_prefix(bucket, prefix, ls, out)?;
         }
-        print_object(object, long, out)?;
+        print_object(object, ls, out)?;
     }
-    prefixes.try_for_each(|prefix| print_prefix(bucket, prefix, long, out))
+    prefixes.try_for_each(|prefix| print_prefix(bucket, prefix, ls, out))
 }
 
-fn print_object(object: &Object, long: bool, out: &mut Output) -> anyhow::Result<()> {
+fn print_object(object: &Object, ls: &args::Ls, out: &mut Output) -> anyhow::Result<()> {
     let modified = units::time(object.modified);
     if out.json {
-        return out.value(&json!({
+        let value = json!({
             "bucket": object.bucket,
             "key": object.key,
             "size": object.size,
             "blake3": object.blake3,
             "etag": object.etag,
             "modified": modified,
-        }));
+        });
+        return out.value(&marked_stale(value, ls.stale));
     }
-    match long {
+    match ls.long {
         true => {
             out.line(format!("{:>10}  {modified}  {}  {}", units::size(object.size), object.etag, object.key))
         }
@@ -84,11 +91,11 @@ fn print_object(object: &Object, long: bool, out: &mut Output) -> anyhow::Result
     }
 }
 
-fn print_prefix(bucket: &str, prefix: &str, long: bool, out: &mut Output) -> anyhow::Result<()> {
+fn print_prefix(bucket: &str, prefix: &str, ls: &args::Ls, out: &mut Output) -> anyhow::Result<()> {
     if out.json {
-        return out.value(&json!({ "bucket": bucket, "prefix": prefix }));
+        return out.value(&marked_stale(json!({ "bucket": bucket, "prefix": prefix }), ls.stale));
     }
-    match long {
+    match ls.long {
         true => out.line(format!("{:>10}  {:20}  {:32}  {prefix}", "-", "", "")),
         false => out.line(prefix),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-use super::note_stale;
+use super::{marked_stale, note_stale};
 use crate::{
     args,
     control::{Client, message::Object},
@@ -20,7 +20,7 @@ pub(crate) async fn run(stat: args::Stat, data: &Path, out: &mut Output) -> anyh
     let object = client.stat(&place.bucket, &place.key, stat.stale).await;
     let object = object.with_context(|| format!("can't stat {place}"))?;
     if out.json {
-        return out.value(&object_json(&object));
+        return out.value(&marked_stale(object_json(&object), stat.stale));
     }
     out.line(format!("object    {}/{}", object.bucket, object.key))?;
     out.line(format!("size      {} ({} bytes)", units::size(object.size), object.size))?;

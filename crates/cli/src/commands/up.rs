@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use pando_node::{Config, DEFAULT_GRACE, Node, Started};
+use pando_node::{Config, DEFAULT_GRACE, Ended, Node, Started};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -22,6 +22,9 @@ use crate::{
 const FIRST_TICKET: Duration = Duration::from_secs(3600);
 /// How long the start may wait for that ticket: a node without a majority of the others can't make one.
 const TICKET_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a node that has left still answers its control socket: twice as long as counting objects takes
+/// a status at most.
+const LINGER: Duration = Duration::from_secs(4);
 /// How long stopping may take.
 const STOP: Duration = Duration::from_secs(30);
 
@@ -36,6 +39,8 @@ pub(crate) async fn run(up: args::Up, data: PathBuf, out: &mut Output) -> anyhow
         replicas: up.replicas,
         join: up.join,
         grace: up.grace.unwrap_or(DEFAULT_GRACE),
+        dead_after: up.dead_after.0,
+        heal_rate: up.heal_rate.0,
     };
     let node = tokio::select! {
         started = Node::start(config) => started.map_err(Failure::from).context("can't start")?,
@@ -51,15 +56,15 @@ pub(crate) async fn run(up: args::Up, data: PathBuf, out: &mut Output) -> anyhow
     }
 }
 
-/// Serves until a signal (well) or a failure of the node (not well).
+/// Serves until a signal or the end of a drain (well) or a failure of the node (not well).
 async fn serve(node: &Node, data: &Path, signals: &mut Signals, out: &mut Output) -> anyhow::Result<()> {
     let server = Server::start(node.clone(), data).context("can't make the control socket")?;
     let running = async {
         announce(node, data, server.path(), out).await?;
-        anyhow::Ok(node.failed().await)
+        end(node, out).await
     };
     let outcome = tokio::select! {
-        failed = running => failed.and_then(|why| bail!("the node can't go on: {why}")),
+        ended = running => ended,
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");
             Ok(())
@@ -69,6 +74,32 @@ async fn serve(node: &Node, data: &Path, signals: &mut Signals, out: &mut Output
         () = server.stop() => outcome,
         name = signals.next() => bail!("{name} while stopping: ended at once"),
     }
+}
+
+/// Waits for the node's own end, and says what it means.
+async fn end(node: &Node, out: &mut Output) -> anyhow::Result<()> {
+    match node.ended().await {
+        Ended::DiskFailed(why) => bail!("the node can't go on: {why}"),
+        Ended::Removed => bail!(
+            "this node was removed from its network, and what it held is copied from the others; to use this \
+             machine again, join with a new data folder (`pando up --join TICKET --data DIR`), then delete \
+             this one"
+        ),
+        Ended::Left => {
+            let line = "drained: this node holds nothing any more and has left the network";
+            out.either(&json!({ "id": node.id().to_string(), "ended": "left" }), line)
+                .and_then(|()| out.flush())
+                .or_else(unheard)?;
+            // Those who follow the drain by asking this very node are to see its end.
+            tokio::time::sleep(LINGER).await;
+            Ok(())
+        }
+    }
+}
+
+/// Whoever started the node and closed its stdout still wants it to do its work.
+fn unheard(error: anyhow::Error) -> anyhow::Result<()> {
+    if error.is::<output::StdoutClosed>() { Ok(()) } else { Err(error) }
 }
 
 /// Says who this is, and what to type on the next machine.
@@ -100,11 +131,7 @@ async fn announce(node: &Node, data: &Path, control: &Path, out: &mut Output) ->
     } else {
         announce_to_people(node, started, data, ticket.as_deref(), out)
     };
-    match printed.and_then(|()| out.flush()) {
-        // Whoever started it and closed its stdout still wants it to run.
-        Err(error) if error.is::<output::StdoutClosed>() => Ok(()),
-        other => other,
-    }
+    printed.and_then(|()| out.flush()).or_else(unheard)
 }
 
 fn announce_to_people(

@@ -13,15 +13,16 @@ use std::os::fd::BorrowedFd;
 use anyhow::{Context as _, bail};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt as _},
-    net::{UnixStream, unix::WriteHalf},
-    sync::mpsc,
+    net::UnixStream,
     time::timeout,
 };
 
 use super::{
     frame::{self, END, FAILED, MAX_FRAME, STILL_HERE},
-    message::{Bucket, Object, Page, Put, PutRequest, Reply, Request, Status, VERSION},
+    message::{Bucket, Object, Page, Put, PutRequest, Reply, Request, VERSION},
     path::{ShortPath, socket_path},
+    report::{Check, CheckProgress, Member, Plan, Problem, Status},
+    upload::{Upload, upload},
 };
 use crate::exit::{Failure, Kind};
 #[cfg(target_os = "linux")]
@@ -29,19 +30,17 @@ use crate::output::stdout_failed;
 
 /// How long a reply or the next piece of content may take. The node's own deadlines are shorter, so that
 /// this ends only what a stopped or stuck node would let hang.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How often a put whose source is slow tells the node that it is still here.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// After the node closed in mid-upload: how long its reason may take to be read.
 const REASON: Duration = Duration::from_secs(2);
-/// Buffers of an upload: one being read, one on its way, one between.
-const BUFFERS: usize = 3;
 /// Bytes read from the socket at once.
 const RECEIVE: usize = 512 << 10;
 
 /// A connection to the running node.
 pub(crate) struct Client {
     stream: UnixStream,
+    /// Whether an answer failed to come: the connection is of no more use.
+    lost: bool,
 }
 
 fn slow(_: tokio::time::error::Elapsed) -> Failure {
@@ -74,7 +73,7 @@ impl Client {
         };
         let result: io::Result<UnixStream> = timeout(PATIENCE, connected).await.map_err(slow)?;
         match result {
-            Ok(stream) => Ok(Self { stream }),
+            Ok(stream) => Ok(Self { stream, lost: false }),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound
                 | io::ErrorKind::ConnectionRefused
@@ -96,13 +95,19 @@ impl Client {
     }
 
     async fn receive(&mut self) -> anyhow::Result<Reply> {
+        // Until it comes: who gives up waiting must not take a late answer for that to the next question.
+        self.lost = true;
         let reply = timeout(PATIENCE, frame::read_message(&mut self.stream)).await.map_err(slow)?;
+        let reply = match reply {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return Err(gone().into()),
+            Err(error) if is_disconnect(&error) => return Err(gone().into()),
+            Err(error) => return Err(error).context("can't read the node's answer"),
+        };
+        self.lost = false;
         match reply {
-            Ok(Some(Reply::Failed(failure))) => Err(failure.into()),
-            Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(gone().into()),
-            Err(error) if is_disconnect(&error) => Err(gone().into()),
-            Err(error) => Err(error).context("can't read the node's answer"),
+            Reply::Failed(failure) => Err(failure.into()),
+            reply => Ok(reply),
         }
     }
 
@@ -111,11 +116,64 @@ impl Client {
         self.receive().await
     }
 
-    /// Asks for what is answered with a plain yes.
-    pub(crate) async fn command(&mut self, request: &Request) -> anyhow::Result<()> {
-        match self.ask(request).await? {
+    /// Whether the node went away or fell silent, rather than said no.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// As [`Client::ask`], for what changes something: without an answer it may have changed or not, which
+    /// `look` shows.
+    async fn change(&mut self, request: &Request, look: &str) -> anyhow::Result<Reply> {
+        let answered = self.ask(request).await;
+        match answered {
+            Err(error) if self.lost => {
+                let why =
+                    format!("the outcome is unknown: {error:#}; look with `{look}` before you repeat it");
+                Err(Failure::new(Kind::Unknown, why).into())
+            }
+            other => other,
+        }
+    }
+
+    /// Asks for a change that is answered with a plain yes.
+    pub(crate) async fn command(&mut self, request: &Request, look: &str) -> anyhow::Result<()> {
+        match self.change(request, look).await? {
             Reply::Done => Ok(()),
             other => Err(confused(other)),
+        }
+    }
+
+    /// Asks for a change of a member, and is told which one it was.
+    pub(crate) async fn membership(&mut self, request: &Request) -> anyhow::Result<Member> {
+        match self.change(request, "pando status").await? {
+            Reply::Member(member) => Ok(member),
+            other => Err(confused(other)),
+        }
+    }
+
+    /// What a change of the membership would move.
+    pub(crate) async fn plan(&mut self, request: &Request) -> anyhow::Result<Plan> {
+        match self.ask(request).await? {
+            Reply::Plan(plan) => Ok(plan),
+            other => Err(confused(other)),
+        }
+    }
+
+    /// Checks everything; `show` is told how far it is. Dropped, the node stops checking.
+    pub(crate) async fn check(
+        &mut self,
+        deep: bool,
+        mut show: impl FnMut(CheckProgress),
+    ) -> anyhow::Result<(Check, Vec<Problem>)> {
+        self.send(&Request::Check { deep }).await?;
+        let mut found = Vec::new();
+        loop {
+            match self.receive().await? {
+                Reply::Progress(progress) => show(progress),
+                Reply::Problems(problems) => found.extend(problems),
+                Reply::Checked(check) => return Ok((check, found)),
+                other => return Err(confused(other)),
+            }
         }
     }
 
@@ -237,7 +295,8 @@ impl Client {
         }
     }
 
-    /// As [`Client::content`], into a pipe and without a copy: the system moves the pages.
+    /// As [`Client::content`], into a pipe and without a copy: the system moves the pages. Where it can't
+    /// (an old system, a sandbox), they are copied after all.
     #[cfg(target_os = "linux")]
     pub(crate) async fn content_to_pipe(
         &mut self,
@@ -246,6 +305,7 @@ impl Client {
         mut moved: impl FnMut(usize),
     ) -> anyhow::Result<()> {
         let mut got: u64 = 0;
+        let mut copy: Option<Vec<u8>> = None;
         loop {
             let (mut header, mut filled) = ([0; 4], 0..0);
             let header = self.header(&mut header, &mut filled).await?;
@@ -256,16 +316,26 @@ impl Client {
             };
             got += left as u64;
             while left > 0 {
-                let count = self.splice(pipe, left).await?;
+                let count = match &mut copy {
+                    Some(buffer) => self.copy(pipe, left, buffer).await?,
+                    None => match self.splice(pipe, left).await? {
+                        Some(count) => count,
+                        None => {
+                            copy = Some(vec![0; RECEIVE]);
+                            continue;
+                        }
+                    },
+                };
                 left -= count;
                 moved(count);
             }
         }
     }
 
-    /// Moves at least one byte from the socket to the pipe. May wait for the pipe's reader.
+    /// Moves at least one byte from the socket to the pipe. May wait for the pipe's reader. `None`: the
+    /// system does not do that here.
     #[cfg(target_os = "linux")]
-    async fn splice(&self, pipe: BorrowedFd<'_>, most: usize) -> anyhow::Result<usize> {
+    async fn splice(&self, pipe: BorrowedFd<'_>, most: usize) -> anyhow::Result<Option<usize>> {
         use rustix::{io::Errno, pipe::SpliceFlags};
 
         let mut to_pipe = || {
@@ -275,11 +345,26 @@ impl Client {
         let splicing = self.stream.async_io(tokio::io::Interest::READABLE, &mut to_pipe);
         match timeout(PATIENCE, splicing).await.map_err(slow)? {
             Ok(0) => Err(gone_in_transfer().into()),
-            Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => {
-                Err(stdout_failed(error))
-            }
-            other => other.context("can't pass the content on"),
+            Ok(count) => Ok(Some(count)),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::INVAL | Errno::NOSYS) => Ok(None),
+                Some(Errno::PIPE) => Err(stdout_failed(error)),
+                _ => Err(error).context("can't pass the content on"),
+            },
         }
+    }
+
+    /// As [`Client::splice`], through a buffer.
+    #[cfg(target_os = "linux")]
+    async fn copy(&mut self, pipe: BorrowedFd<'_>, most: usize, buffer: &mut [u8]) -> anyhow::Result<usize> {
+        let most = most.min(buffer.len());
+        let count = self.fill(&mut buffer[..most]).await?;
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let written = rustix::io::retry_on_intr(|| rustix::io::write(pipe, rest));
+            rest = &rest[written.map_err(|error| stdout_failed(error.into()))?..];
+        }
+        Ok(count)
     }
 
     async fn header(&mut self, buffer: &mut [u8], filled: &mut Range<usize>) -> anyhow::Result<u32> {
@@ -372,79 +457,61 @@ fn gone_in_upload() -> Failure {
     Failure::new(Kind::Failed, "the node went away in mid-upload; nothing was changed")
 }
 
-/// Why an upload ended early.
-enum Upload {
-    Source(io::Error),
-    Socket(io::Error),
-    Stalled,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A buffer that becomes a data frame: room for the header, then the data.
-struct Buffer {
-    bytes: Box<[u8]>,
-    length: usize,
-}
-
-/// Sends the source to its end, with the end mark. A thread reads, because a source may block for ever.
-async fn upload(
-    writer: &mut WriteHalf<'_>,
-    source: impl Read + Send + 'static,
-    mut sent: impl FnMut(usize),
-) -> Result<(), Upload> {
-    let (full, mut to_send) = mpsc::channel(BUFFERS);
-    let (empty, to_fill) = mpsc::channel(BUFFERS);
-    for _ in 0..BUFFERS {
-        let buffer = Buffer { bytes: vec![0; 4 + MAX_FRAME].into(), length: 0 };
-        empty.try_send(buffer).unwrap_or_else(|_| unreachable!("there is room for all of them"));
-    }
-    std::thread::spawn(move || read_source(source, to_fill, full));
-    loop {
-        let Ok(next) = timeout(SIGN_OF_LIFE, to_send.recv()).await else {
-            write(writer, &STILL_HERE.to_le_bytes()).await?;
-            continue;
-        };
-        let Some(buffer) = next else {
-            return Err(Upload::Source(io::Error::other("the reading thread died")));
-        };
-        let buffer: Buffer = buffer.map_err(Upload::Source)?;
-        // At the end of the source the length is zero, which is the end mark.
-        write(writer, &buffer.bytes[..4 + buffer.length]).await?;
-        if buffer.length == 0 {
-            return Ok(());
+    /// Content in two frames, to a client.
+    #[cfg(target_os = "linux")]
+    async fn sending(content: &[u8]) -> (Client, UnixStream) {
+        let (stream, mut node) = UnixStream::pair().unwrap();
+        for piece in content.chunks(content.len() / 2) {
+            node.write_all(&(piece.len() as u32).to_le_bytes()).await.unwrap();
+            node.write_all(piece).await.unwrap();
         }
-        sent(buffer.length);
-        // The thread is gone only after an end, which is on its way to us.
-        let _ = empty.send(buffer).await;
+        node.write_all(&END.to_le_bytes()).await.unwrap();
+        (Client { stream, lost: false }, node)
     }
-}
 
-async fn write(writer: &mut WriteHalf<'_>, bytes: &[u8]) -> Result<(), Upload> {
-    match timeout(PATIENCE, writer.write_all(bytes)).await {
-        Ok(written) => written.map_err(Upload::Socket),
-        Err(_) => Err(Upload::Stalled),
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn content_goes_into_a_pipe_and_where_splice_is_refused() {
+        use std::os::fd::AsFd as _;
+
+        let content: Vec<u8> = (0..30_000u32).map(|number| number as u8).collect();
+        let length = content.len() as u64;
+        let (mut client, _node) = sending(&content).await;
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut counted = 0;
+        client.content_to_pipe(length, writer.as_fd(), |count| counted += count).await.unwrap();
+        drop(writer);
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        assert!(got == content && counted == content.len());
+
+        // Neither end is a pipe: EINVAL.
+        let (mut client, _node) = sending(&content).await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut counted = 0;
+        client.content_to_pipe(length, file.as_fd(), |count| counted += count).await.unwrap();
+        assert!(std::fs::read(file.path()).unwrap() == content && counted == content.len());
     }
-}
 
-fn read_source(
-    mut source: impl Read,
-    mut to_fill: mpsc::Receiver<Buffer>,
-    full: mpsc::Sender<io::Result<Buffer>>,
-) {
-    while let Some(mut buffer) = to_fill.blocking_recv() {
-        let read = loop {
-            match source.read(&mut buffer.bytes[4..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        let last = !matches!(read, Ok(1..));
-        let next = read.map(|length| {
-            buffer.length = length;
-            buffer.bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
-            buffer
-        });
-        if full.blocking_send(next).is_err() || last {
-            return;
-        }
+    #[tokio::test]
+    async fn a_change_without_an_answer_has_an_unknown_outcome() {
+        let request = Request::RemoveBucket { name: "photos".into() };
+        let (stream, node) = UnixStream::pair().unwrap();
+        drop(node);
+        let mut client = Client { stream, lost: false };
+        let error = client.command(&request, "pando ls").await.unwrap_err();
+        assert!(client.is_lost() && crate::exit::kind_of(&error) == Kind::Unknown);
+        assert!(error.to_string().contains("`pando ls`"), "{error}");
+
+        let (stream, mut node) = UnixStream::pair().unwrap();
+        let refusal = Reply::Failed(Failure::new(Kind::NotFound, "no"));
+        frame::write_message(&mut node, &refusal).await.unwrap();
+        let mut client = Client { stream, lost: false };
+        let error = client.command(&request, "pando ls").await.unwrap_err();
+        assert!(!client.is_lost() && crate::exit::kind_of(&error) == Kind::NotFound);
     }
 }

@@ -1,16 +1,14 @@
 //! What goes over the control socket: requests and replies. Ids and hashes travel as the text that
 //! people see; conversions from the node's types are here and nowhere else.
 
-use std::net::SocketAddr;
-
-use pando_core::layout::Replicas;
 use pando_node::{BucketInfo, ByteRange, Condition, Consistency, ObjectInfo, PutOptions, Stored};
 use serde::{Deserialize, Serialize};
 
+use super::report::{Check, CheckProgress, Member, Plan, Problem, Status};
 use crate::{exit::Failure, units};
 
 /// The first byte of a connection. A node answers another version with a refusal.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// What a command asks of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +33,18 @@ pub(crate) enum Request {
     RemoveBucket { name: String },
     /// → `Status`
     Status,
+    /// Lets a node give up what it owns; a node is named by the start of its id. → `Member`
+    Drain { node: String, force: bool },
+    /// Lets a draining node stay. → `Member`
+    Stay { node: String },
+    /// Removes a node that is gone. → `Member`
+    RemoveNode { node: String, force: bool },
+    /// What it would move if these nodes left, and nodes of this size and zone joined. → `Plan`
+    Plan { without: Vec<String>, with: Vec<(u64, String)> },
+    /// → `Progress` again and again, `Problems` as many as it takes, `Checked`; ends when the client goes
+    Check { deep: bool },
+    /// Verifies all chunks of this node; `Status` tells how far it is. → `Done`
+    Scrub,
 }
 
 /// What to put where.
@@ -102,6 +112,15 @@ pub(crate) enum Reply {
         more: bool,
     },
     Status(Status),
+    /// The node that was meant.
+    Member(Member),
+    Plan(Plan),
+    /// How far a check is.
+    Progress(CheckProgress),
+    /// Some of what a check found.
+    Problems(Vec<Problem>),
+    /// A check's end.
+    Checked(Check),
 }
 
 /// What was put.
@@ -142,33 +161,6 @@ pub(crate) struct Bucket {
     pub(crate) name: String,
     /// Unix milliseconds.
     pub(crate) created: u64,
-}
-
-/// The network at a glance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Status {
-    pub(crate) network: String,
-    pub(crate) layout: u64,
-    pub(crate) in_transition: bool,
-    /// `None` is one copy on every node.
-    pub(crate) replicas: Option<u8>,
-    pub(crate) nodes: Vec<NodeStatus>,
-    /// How many, and whether that is all of them.
-    pub(crate) objects: Option<(u64, bool)>,
-}
-
-/// A node, as the one that was asked sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NodeStatus {
-    pub(crate) id: String,
-    pub(crate) short: String,
-    pub(crate) zone: String,
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) up: bool,
-    pub(crate) me: bool,
-    pub(crate) used: Option<u64>,
-    pub(crate) capacity: u64,
-    pub(crate) owed: Option<u64>,
 }
 
 /// How sure the answer must be.
@@ -234,33 +226,6 @@ impl From<pando_node::ListPage> for Page {
             objects: page.objects.into_iter().map(Object::from).collect(),
             prefixes: page.prefixes,
             next: page.next,
-        }
-    }
-}
-
-impl From<pando_node::Status> for Status {
-    fn from(status: pando_node::Status) -> Self {
-        let node = |node: pando_node::NodeStatus| NodeStatus {
-            id: node.id.to_string(),
-            short: node.id.short(),
-            zone: node.zone,
-            addresses: node.addresses,
-            up: node.up,
-            me: node.me,
-            used: node.used,
-            capacity: node.capacity,
-            owed: node.owed,
-        };
-        Self {
-            network: status.network.to_string(),
-            layout: status.layout,
-            in_transition: status.in_transition,
-            replicas: match status.replicas {
-                Replicas::Count(count) => Some(count),
-                Replicas::All => None,
-            },
-            nodes: status.nodes.into_iter().map(node).collect(),
-            objects: status.objects.map(|count| (count.at_least, count.exact)),
         }
     }
 }

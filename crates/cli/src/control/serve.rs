@@ -1,20 +1,24 @@
 //! Answers the requests of one control connection.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use pando_node::{ListQuery, Node};
+use pando_node::{Error, ListQuery, Node, PlanQuery};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{
         UnixStream,
         unix::{ReadHalf, WriteHalf},
     },
-    time::timeout,
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     frame::{self, Body, DataFrame, END, FAILED},
+    members,
     message::{Bucket, ListRequest, Object, Put, PutRequest, Reply, Request, VERSION, consistency},
+    places::Places,
+    report::{Check, Problem},
 };
 use crate::exit::Failure;
 
@@ -35,15 +39,50 @@ const GATHER: usize = 512 << 10;
 const PAGE: usize = 500;
 /// Buckets of a reply, for the same reason.
 const BUCKETS: usize = 4096;
+/// Problems of a reply, for the same reason.
+const PROBLEMS: usize = 256;
+/// How often a check says how far it is.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// What all connections share.
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) node: Node,
+    pub(super) places: Arc<Places>,
+    /// Whether the node stops.
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// What comes of something that may wait for long and loses nothing when it is given up; `None` if the
+    /// node stops first.
+    async fn unless_stopping<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => None,
+            done = waiting => Some(done),
+        }
+    }
+
+    /// A place for a request that may last.
+    async fn place(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Failure> {
+        match self.unless_stopping(self.places.transfer()).await {
+            Some(place) => place,
+            None => Err(Error::Stopping.into()),
+        }
+    }
+}
 
 fn timed_out(_: tokio::time::error::Elapsed) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client does not answer")
 }
 
-/// Serves one client until it closes, errs or falls silent.
-pub(super) async fn connection(node: Node, mut stream: UnixStream) -> io::Result<()> {
+/// Serves one client until it closes, errs or falls silent, or until the node stops while it asks nothing.
+pub(super) async fn connection(service: Service, mut stream: UnixStream) -> io::Result<()> {
     let (mut reader, mut writer) = stream.split();
-    let version = timeout(IDLE, reader.read_u8()).await.map_err(timed_out)??;
+    let Some(version) = service.unless_stopping(timeout(IDLE, reader.read_u8())).await else { return Ok(()) };
+    let version = version.map_err(timed_out)??;
     if version != VERSION {
         let why = format!(
             "the running node speaks control version {VERSION}, this command speaks {version}: \
@@ -52,25 +91,40 @@ pub(super) async fn connection(node: Node, mut stream: UnixStream) -> io::Result
         return reply(&mut writer, &Reply::Failed(Failure::new(crate::exit::Kind::Failed, why))).await;
     }
     loop {
-        let next = timeout(IDLE, frame::read_message(&mut reader)).await.map_err(timed_out)?;
-        let Some(request) = next? else { return Ok(()) };
-        match request {
-            Request::Put(request) => {
-                if !put(&node, request, &mut reader, &mut writer).await? {
-                    return Ok(());
-                }
-            }
-            Request::Get { bucket, key, range, stale } => {
-                let object = node.get(&bucket, &key, range.map(Into::into), consistency(stale)).await;
-                get(object, &mut writer).await?;
-            }
-            Request::ListBuckets { stale } => list_buckets(&node, stale, &mut writer).await?,
-            small => {
-                let answer = answer(&node, small).await.unwrap_or_else(Reply::Failed);
-                reply(&mut writer, &answer).await?;
-            }
+        let next = service.unless_stopping(timeout(IDLE, frame::read_message(&mut reader))).await;
+        let Some(next) = next else { return Ok(()) };
+        let Some(request) = next.map_err(timed_out)?? else { return Ok(()) };
+        if !serve(&service, request, &mut reader, &mut writer).await? {
+            return Ok(());
         }
     }
+}
+
+/// Serves one request; the answer is false if the connection can't be used any more.
+async fn serve(
+    service: &Service,
+    request: Request,
+    reader: &mut ReadHalf<'_>,
+    writer: &mut WriteHalf<'_>,
+) -> io::Result<bool> {
+    let node = &service.node;
+    match request {
+        Request::Put(request) => return put(service, request, reader, writer).await,
+        Request::Get { bucket, key, range, stale } => {
+            let _place = match service.place().await {
+                Ok(place) => place,
+                Err(failure) => return reply(writer, &Reply::Failed(failure)).await.map(|()| true),
+            };
+            get(node.get(&bucket, &key, range.map(Into::into), consistency(stale)).await, writer).await?;
+        }
+        Request::Check { deep } => return check(service, deep, reader, writer).await,
+        Request::ListBuckets { stale } => list_buckets(node, stale, writer).await?,
+        small => {
+            let answer = answer(node, small).await.unwrap_or_else(Reply::Failed);
+            reply(writer, &answer).await?;
+        }
+    }
+    Ok(true)
 }
 
 async fn reply(writer: &mut WriteHalf<'_>, reply: &Reply) -> io::Result<()> {
@@ -91,7 +145,21 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Failure> {
         Request::CreateBucket { name } => done(node.create_bucket(&name).await?),
         Request::RemoveBucket { name } => done(node.remove_bucket(&name).await?),
         Request::Status => Reply::Status(node.status().await?.into()),
-        Request::Put(_) | Request::Get { .. } | Request::ListBuckets { .. } => {
+        Request::Drain { node: text, force } => Reply::Member(members::drain(node, &text, force).await?),
+        Request::Stay { node: text } => Reply::Member(members::stay(node, &text).await?),
+        Request::RemoveNode { node: text, force } => {
+            Reply::Member(members::remove(node, &text, force).await?)
+        }
+        Request::Plan { without, with } => {
+            let without = without.iter().map(|text| members::find(node, text));
+            let query = PlanQuery { without: without.collect::<Result<_, _>>()?, with };
+            Reply::Plan(node.plan(&query)?.into())
+        }
+        Request::Scrub => {
+            node.scrub_now();
+            Reply::Done
+        }
+        Request::Put(_) | Request::Get { .. } | Request::ListBuckets { .. } | Request::Check { .. } => {
             unreachable!("these are more than one message")
         }
     })
@@ -128,21 +196,63 @@ async fn list_buckets(node: &Node, stale: bool, writer: &mut WriteHalf<'_>) -> i
     }
 }
 
+/// Checks everything and says several times a second how far it is. A client that goes away, or says
+/// anything, ends the check.
+async fn check(
+    service: &Service,
+    deep: bool,
+    reader: &mut ReadHalf<'_>,
+    writer: &mut WriteHalf<'_>,
+) -> io::Result<bool> {
+    let (progress, seen) = watch::channel(pando_node::CheckProgress::default());
+    let checking = async {
+        let _place = service.place().await?;
+        match service.unless_stopping(service.node.check(deep, &progress)).await {
+            Some(report) => report.map_err(Failure::from),
+            None => Err(Error::Stopping.into()),
+        }
+    };
+    let mut checking = std::pin::pin!(checking);
+    let mut ticks = interval(PROGRESS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let report = loop {
+        tokio::select! {
+            report = checking.as_mut() => break report,
+            _ = reader.read_u8() => return Ok(false),
+            // Also when nothing went on: it shows the client that the node is alive.
+            _ = ticks.tick() => {
+                let progress = Reply::Progress((*seen.borrow()).into());
+                reply(writer, &progress).await?;
+            }
+        }
+    };
+    let report = match report {
+        Ok(report) => report,
+        Err(failure) => return reply(writer, &Reply::Failed(failure)).await.map(|()| true),
+    };
+    let checked = Check::from(&report);
+    let mut problems = report.problems.into_iter().map(Problem::from).peekable();
+    while problems.peek().is_some() {
+        reply(writer, &Reply::Problems(problems.by_ref().take(PROBLEMS).collect())).await?;
+    }
+    reply(writer, &Reply::Checked(checked)).await.map(|()| true)
+}
+
 /// Stores what the client sends. A refusal is sent at once, while the client still uploads; the answer
 /// is false if the connection can't be used any more.
 async fn put(
-    node: &Node,
+    service: &Service,
     request: PutRequest,
     reader: &mut ReadHalf<'_>,
     writer: &mut WriteHalf<'_>,
 ) -> io::Result<bool> {
     let mut body = Body::new(reader, SILENCE);
-    let outcome = match request.options() {
-        Ok(options) => {
-            node.put(&request.bucket, &request.key, &mut body, options).await.map_err(Failure::from)
-        }
-        Err(refused) => Err(refused),
+    let outcome = async {
+        let options = request.options()?;
+        let _place = service.place().await?;
+        Ok(service.node.put(&request.bucket, &request.key, &mut body, options).await?)
     };
+    let outcome: Result<_, Failure> = outcome.await;
     let answer = match outcome {
         Ok(stored) => Reply::Stored(Put::from(stored)),
         Err(failure) => Reply::Failed(failure),
@@ -151,7 +261,7 @@ async fn put(
     if !body.ended() {
         // Closing on a client that still sends could cost it the reply.
         writer.shutdown().await?;
-        let _ = timeout(DRAIN, throw_away(&mut body)).await;
+        let _ = service.unless_stopping(timeout(DRAIN, throw_away(&mut body))).await;
     }
     Ok(body.ended())
 }

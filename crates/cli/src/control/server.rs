@@ -11,19 +11,17 @@ use std::{
 use pando_node::Node;
 use tokio::{
     net::UnixListener,
-    sync::{Semaphore, oneshot},
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
 use super::{
     path::{ShortPath, socket_path},
-    serve,
+    places::Places,
+    serve::{self, Service},
 };
 
-/// Most clients at a time: far more than scripts run in parallel, and few enough that their buffers
-/// (about 1 MiB each here) stay small. Others wait in the listener's queue.
-const CLIENTS: usize = 64;
 /// How long clients in mid-request may finish when the node stops.
 const FINISH: Duration = Duration::from_secs(5);
 /// Pause after a failed accept (out of file descriptors), so that it does not spin.
@@ -32,7 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The control socket of a running node.
 pub(crate) struct Server {
     path: PathBuf,
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
@@ -42,8 +40,9 @@ impl Server {
     pub(crate) fn start(node: Node, data: &Path) -> io::Result<Self> {
         let path = socket_path(data);
         let listener = bind(&path)?;
-        let (stop, stopped) = oneshot::channel();
-        let accepting = tokio::spawn(accept(node, listener, stopped));
+        let (stop, stopping) = watch::channel(false);
+        let service = Service { node, places: Arc::default(), stopping };
+        let accepting = tokio::spawn(accept(service, listener));
         Ok(Self { path, stop, accepting })
     }
 
@@ -52,10 +51,10 @@ impl Server {
         &self.path
     }
 
-    /// Takes no more clients, lets those in mid-request finish for a moment, and ends the others.
+    /// Takes no more clients, lets those in mid-request finish for a moment, and ends the others at once.
     pub(crate) async fn stop(self) {
         let _ = fs::remove_file(&self.path);
-        let _ = self.stop.send(());
+        let _ = self.stop.send(true);
         let _ = self.accepting.await;
     }
 }
@@ -79,20 +78,21 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     bound
 }
 
-async fn accept(node: Node, listener: UnixListener, mut stopped: oneshot::Receiver<()>) {
-    let room = Arc::new(Semaphore::new(CLIENTS));
+async fn accept(service: Service, listener: UnixListener) {
+    let places: Arc<Places> = Arc::clone(&service.places);
+    let mut stopping = service.stopping.clone();
     let mut clients = JoinSet::new();
     loop {
         let next = async {
-            let place = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let place = places.client().await;
             (place, listener.accept().await)
         };
         tokio::select! {
-            _ = &mut stopped => break,
+            () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => break,
             Some(_) = clients.join_next() => {}
             (place, accepted) = next => match accepted {
                 Ok((stream, _)) => {
-                    let serving = serve::connection(node.clone(), stream);
+                    let serving = serve::connection(service.clone(), stream);
                     clients.spawn(async move {
                         if let Err(error) = serving.await {
                             tracing::debug!(%error, "control connection ended");

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
@@ -67,10 +67,12 @@ impl Child {
         let mut line = String::new();
         let read = timeout(READY, (&mut stdout).take(MAX_LINE).read_line(&mut line)).await;
         let ready = match read {
-            Ok(Ok(1..)) => serde_json::from_str(&line).with_context(|| format!("{name} said {line:?}"))?,
-            Ok(_) => bail!("{name} did not start{}", tail(&name, &log)),
-            Err(_) => bail!("{name} was not ready after {} s{}", READY.as_secs(), tail(&name, &log)),
+            Ok(Ok(1..)) => serde_json::from_str(&line).with_context(|| format!("{name} said {line:?}")),
+            Ok(_) => Err(anyhow!("{name} did not start")),
+            Err(_) => Err(anyhow!("{name} was not ready after {} s", READY.as_secs())),
         };
+        // An error is one line; what the node said of it comes before.
+        let ready = ready.inspect_err(|_| tail(&name, &log).lines().for_each(crate::output::note))?;
         Ok(Self { name, ready, data, log, process, _stdout: stdout })
     }
 
@@ -113,5 +115,5 @@ fn tail(name: &str, log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-    last.iter().map(|line| format!("\n  {name}: {line}")).collect()
+    last.iter().map(|line| format!("  {name}: {line}\n")).collect()
 }

@@ -12,7 +12,10 @@ use serde_json::json;
 use self::{child::Child, source::Source};
 use crate::{
     args,
-    control::message::{PutRequest, Request, Status},
+    control::{
+        message::{PutRequest, Request},
+        report::Status,
+    },
     exit::{Failure, Kind},
     output::{Output, StdoutClosed},
     signals::Signals,

@@ -183,6 +183,11 @@ impl Node {
         Self::start(tempfile::tempdir().unwrap(), &["--join", &ticket])
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        self.ready["id"].as_str().unwrap()
+    }
+
     /// Kills it without warning.
     pub(crate) fn kill(&mut self) {
         self.process.0.kill().unwrap();
@@ -233,8 +238,34 @@ impl Node {
 
     /// A connection to its control socket, the version byte sent.
     pub(crate) fn connect(&self) -> Socket {
-        Socket::connect(&self.data, 1)
+        Socket::connect(&self.data, 2)
     }
+}
+
+/// The nodes in a status.
+pub(crate) fn nodes(status: &Value) -> &[Value] {
+    status["nodes"].as_array().unwrap()
+}
+
+/// How many of them are up.
+pub(crate) fn up_count(status: &Value) -> usize {
+    nodes(status).iter().filter(|node| node["up"] == true).count()
+}
+
+/// So many nodes that all know each other.
+pub(crate) fn grove(size: usize) -> Vec<Node> {
+    let mut all = vec![Node::first()];
+    while all.len() < size {
+        all.push(all[0].joined());
+    }
+    until("all nodes are there, and no transition", || {
+        let formed = |node: &Node| {
+            let status = node.status();
+            up_count(&status) == size && nodes(&status).len() == size && status["in_transition"] == false
+        };
+        all.iter().all(formed).then_some(())
+    });
+    all
 }
 
 /// Starts `pando up` and waits until it is ready.
@@ -291,6 +322,14 @@ impl Socket {
     pub(crate) fn frame(&mut self, bytes: &[u8]) {
         self.send(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
         self.send(bytes);
+    }
+
+    /// The next message, if it is there already.
+    pub(crate) fn reply_now(&mut self) -> Option<Vec<u8>> {
+        self.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let reply = self.reply();
+        self.0.set_read_timeout(Some(DEADLINE)).unwrap();
+        reply
     }
 
     /// The next message, or `None` when the node closed.

@@ -2,36 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
-
-use crate::harness::{Node, Outcome, noise, pando, run, until};
-
-fn nodes(status: &Value) -> &[Value] {
-    status["nodes"].as_array().unwrap()
-}
-
-fn up_count(status: &Value) -> usize {
-    nodes(status).iter().filter(|node| node["up"] == true).count()
-}
-
-/// Three nodes that all know each other.
-fn three() -> [Node; 3] {
-    let first = Node::first();
-    let (second, third) = (first.joined(), first.joined());
-    let all = [first, second, third];
-    until("three nodes, and no transition", || {
-        let formed = |node: &Node| {
-            let status = node.status();
-            up_count(&status) == 3 && nodes(&status).len() == 3 && status["in_transition"] == false
-        };
-        all.iter().all(formed).then_some(())
-    });
-    all
-}
+use crate::harness::{Node, Outcome, grove, nodes, noise, pando, run, until, up_count};
 
 #[test]
 fn put_on_one_get_from_any_lose_one() {
-    let mut nodes = three();
+    let mut nodes = grove(3);
     let (first, second) = (noise(1, 9 << 20), noise(2, 5 << 20));
     let put = nodes[0].put("default/first", &first);
     assert!(put["copies"].as_u64() >= Some(2) && put["wanted"] == 3, "{put}");
@@ -61,7 +36,7 @@ fn put_on_one_get_from_any_lose_one() {
 
 #[test]
 fn without_a_majority_it_says_so_and_stale_reads_work() {
-    let mut nodes = three();
+    let mut nodes = grove(3);
     let content = noise(3, 100_000);
     assert_eq!(nodes[0].put("default/x", &content)["wanted"], 3);
     until("every copy is in place", || (nodes[0].status()["health"] == "healthy").then_some(()));

@@ -125,7 +125,8 @@ fn conditions_hold_or_nothing_changes() {
 fn buckets_come_and_go() {
     let node = Node::first();
     assert_eq!(node.run(["bucket", "ls"]).text(), "default\n");
-    node.run(["bucket", "create", "photos"]).ok();
+    let created = node.run(["bucket", "create", "photos", "--json"]).value();
+    assert_eq!(created, json!({ "bucket": "photos" }));
     node.run(["bucket", "create", "photos"]).fails(4, "exists already");
     assert_eq!(node.run(["ls"]).text(), "default\nphotos\n");
     let buckets = node.run(["ls", "--json"]).values();
@@ -160,6 +161,16 @@ fn stale_answers_say_so() {
         let outcome = node.run(command.iter().chain(&["--stale"]));
         assert!(!outcome.ok().is_empty());
         assert!(outcome.stderr.contains("may be old"), "{}", outcome.stderr);
+    }
+    let file = node.folder.path().join("x");
+    for command in commands {
+        let mut arguments = [command, &["--json"]].concat();
+        if command[0] == "get" {
+            arguments.extend(["-o", file.to_str().unwrap()]);
+        }
+        assert!(node.run(&arguments).value().get("stale").is_none());
+        arguments.push("--stale");
+        assert_eq!(node.run(&arguments).value()["stale"], true, "{arguments:?}");
     }
 }
 

@@ -9,11 +9,14 @@ use std::{
 
 use crate::harness::{Node, finish, noise, pando, run, spawn, until};
 
+/// The variant of the request for the status.
+const STATUS: u8 = 9;
+
 #[test]
 fn without_a_node_one_line_says_what_to_type() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 13] = [
         &["status"],
         &["invite"],
         &["ls"],
@@ -22,6 +25,11 @@ fn without_a_node_one_line_says_what_to_type() {
         &["get", "default/x"],
         &["stat", "default/x"],
         &["rm", "default/x"],
+        &["drain", "27f2"],
+        &["remove", "27f2"],
+        &["plan"],
+        &["check"],
+        &["scrub"],
     ];
     for command in commands {
         let mut with_folder = command.to_vec();
@@ -36,7 +44,7 @@ fn without_a_node_one_line_says_what_to_type() {
 
 #[test]
 fn bad_usage_ends_with_2() {
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["plant"],
         &["get", "default"],
@@ -50,6 +58,16 @@ fn bad_usage_ends_with_2() {
         &["invite", "--expires", "soon"],
         &["up", "--join", "hello"],
         &["up", "--capacity", "much"],
+        &["up", "--zone", ""],
+        &["up", "--dead-after", "soon"],
+        &["up", "--heal-rate", "0"],
+        &["drain"],
+        &["drain", "27f2", "--force", "--undo"],
+        &["drain", "not-an-id"],
+        &["remove", ""],
+        &["plan", "--join", "1T@"],
+        &["check", "27f2"],
+        &["scrub", "--later"],
         &["completions", "abacus"],
     ];
     for command in commands {
@@ -62,7 +80,7 @@ fn bad_usage_ends_with_2() {
 #[test]
 fn help_lists_the_exit_codes_and_completions_are_made() {
     let help = run(pando(["--help"]));
-    for code in 0..=8 {
+    for code in 0..=9 {
         assert!(help.text().contains(&format!("\n  {code}  ")), "{}", help.text());
     }
     assert!(run(pando(["completions", "bash"])).text().contains("_pando()"));
@@ -138,6 +156,43 @@ fn stopping_does_not_wait_for_clients_that_do_nothing() {
     assert_eq!(node.process.wait().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(30));
     finish(upload).fails(1, "nothing was changed");
+}
+
+#[test]
+fn stopping_does_not_wait_for_clients_that_ask_nothing() {
+    let mut node = Node::first();
+    let mut idle: Vec<_> = (0..3).map(|_| node.connect()).collect();
+    // Accepted, and all of them between two requests.
+    for socket in &mut idle {
+        socket.message(&STATUS);
+        assert!(socket.reply().is_some());
+    }
+    let begun = Instant::now();
+    node.process.signal("TERM");
+    assert_eq!(node.process.wait().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    drop(idle);
+}
+
+#[test]
+fn an_option_that_does_not_fit_is_bad_usage() {
+    let node = Node::first();
+    let ticket = node.run(["invite"]).text().trim().to_owned();
+    let mut both = pando(["up", "--join", &ticket, "--replicas", "2", "--data"]);
+    both.arg(node.folder.path().join("new"));
+    run(both).fails(2, "--replicas");
+    let other = Node::first();
+    let Node { mut process, data, folder, .. } = other;
+    process.signal("TERM");
+    process.wait();
+    let up = |more: [&str; 2]| {
+        let mut up = pando(["up", "--listen", "127.0.0.1:0", "--data"]);
+        up.arg(&data).args(more);
+        run(up)
+    };
+    up(["--replicas", "2"]).fails(2, "--replicas is chosen when a network is made");
+    up(["--join", &ticket]).fails(2, "another network");
+    drop(folder);
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! The control socket under clients that break the rules, or break.
 
-use std::{io::Write as _, net::Shutdown, process::Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    net::Shutdown,
+    os::unix::net::UnixListener,
+    process::Stdio,
+    thread,
+};
 
-use crate::harness::{Node, Socket, noise, spawn};
+use crate::harness::{Node, Outcome, Socket, finish, noise, pando, run, spawn, until};
 
 #[test]
 fn half_an_upload_is_never_stored() {
@@ -77,10 +83,67 @@ fn nonsense_is_dropped_and_disturbs_nobody() {
 #[test]
 fn more_clients_than_there_is_room_for_wait_their_turn() {
     let node = Node::first();
-    let silent: Vec<Socket> = (0..64).map(|_| node.connect()).collect();
+    let silent: Vec<Socket> = (0..256).map(|_| node.connect()).collect();
     let waiting = spawn(node.command(["status", "--json"]));
     drop(silent);
-    assert!(!crate::harness::finish(waiting).ok().is_empty());
+    assert!(!finish(waiting).ok().is_empty());
+}
+
+#[test]
+fn uploads_that_wait_for_their_sources_leave_room_for_small_requests() {
+    let node = Node::first();
+    let mut idle: Vec<Socket> = (0..300).map(|_| node.connect()).collect();
+    idle.iter_mut().for_each(|socket| socket.put("default", "x"));
+    // 64 run, 128 wait for a place, and the rest is told that the node is busy.
+    until("the rest is refused", || {
+        idle.retain_mut(|socket| {
+            let reply = socket.reply_now();
+            let text = reply.as_deref().map(String::from_utf8_lossy);
+            text.is_none_or(|text| {
+                assert!(text.contains("busy"), "{text}");
+                false
+            })
+        });
+        (idle.len() <= 64 + 128).then_some(())
+    });
+    assert_eq!(node.status()["health"], "healthy");
+    drop(idle);
+}
+
+/// What a command says whose node takes the request and dies.
+fn without_an_answer(command: &[&str]) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("control.sock")).unwrap();
+    let dying = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        // The version and the length; then some of the request.
+        client.read_exact(&mut [0; 5]).unwrap();
+        client.read_exact(&mut [0; 2]).unwrap();
+    });
+    let mut asking = pando(command);
+    asking.arg("--data").arg(folder.path());
+    let outcome = run(asking);
+    dying.join().unwrap();
+    outcome
+}
+
+#[test]
+fn a_change_whose_node_dies_has_an_unknown_outcome() {
+    let changes: [&[&str]; 6] = [
+        &["rm", "default/x"],
+        &["bucket", "create", "photos"],
+        &["bucket", "rm", "photos"],
+        &["drain", "27f2"],
+        &["drain", "27f2", "--undo"],
+        &["remove", "27f2"],
+    ];
+    for change in changes {
+        without_an_answer(change).fails(8, "the outcome is unknown: the node stopped");
+    }
+    let several = without_an_answer(&["rm", "default/x", "default/y", "default/z"]);
+    assert_eq!(several.code, Some(8));
+    assert!(several.stderr.contains("not attempted: default/y, default/z"), "{}", several.stderr);
+    without_an_answer(&["stat", "default/x"]).fails(1, "the node stopped before it answered");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::{
     register::{LayoutVersion, Quorum},
 };
 
+pub mod change;
 pub mod plan;
 
 /// Most members that a layout may list. With 1024 partitions of three owners each, more would own less
@@ -29,7 +30,7 @@ pub const MAX_ZONE: usize = 64;
 /// would only make each decision slower.
 pub const MAX_COUNCIL: usize = 7;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// How many copies there are of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub enum Slots {
     },
     /// These members own every partition.
     Everyone(Vec<u16>),
+    /// The owners of each partition, in different numbers: what is left of previous slots when nodes were
+    /// removed by force.
+    Rows(Vec<Vec<u16>>),
 }
 
 impl Slots {
@@ -91,20 +95,59 @@ impl Slots {
                 &owners[start..start + width]
             }
             Slots::Everyone(members) => members,
+            Slots::Rows(rows) => &rows[usize::from(partition.number())],
         }
     }
 
+    /// How many slots there are: the length of [`Layout::since`].
+    pub fn len(&self) -> usize {
+        match self {
+            Slots::Table { owners, .. } => owners.len(),
+            Slots::Everyone(members) => members.len(),
+            Slots::Rows(rows) => rows.iter().map(Vec::len).sum(),
+        }
+    }
+
+    /// Whether nobody owns anything. Never so for slots that passed the checks.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where a partition's first slot is among all slots.
+    fn first_slot(&self, partition: Partition) -> usize {
+        let number = usize::from(partition.number());
+        match self {
+            Slots::Table { width, .. } => number * usize::from(*width),
+            Slots::Everyone(_) => 0,
+            Slots::Rows(rows) => rows[..number].iter().map(Vec::len).sum(),
+        }
+    }
+
+    /// Since when `member` owns a partition, if it does.
+    fn owned_since(
+        &self,
+        since: &[LayoutVersion],
+        partition: Partition,
+        member: u16,
+    ) -> Option<LayoutVersion> {
+        let place = self.of(partition).iter().position(|owner| *owner == member)?;
+        since.get(self.first_slot(partition) + place).copied()
+    }
+
     fn check(&self, members: usize) -> Result<(), LayoutError> {
-        let owners = match self {
+        let right_size = match self {
             Slots::Table { width, owners } => {
-                if *width == 0 || owners.len() != usize::from(*width) * usize::from(PARTITIONS) {
-                    return Err(LayoutError("slot table of the wrong size".into()));
-                }
-                owners
+                *width > 0 && owners.len() == usize::from(*width) * usize::from(PARTITIONS)
             }
-            Slots::Everyone(owners) => owners,
+            Slots::Everyone(_) => true,
+            Slots::Rows(rows) => rows.len() == usize::from(PARTITIONS),
         };
-        if owners.is_empty() || owners.iter().any(|owner| usize::from(*owner) >= members) {
+        if !right_size {
+            return Err(LayoutError("slot table of the wrong size".into()));
+        }
+        let names_members =
+            |owners: &[u16]| !owners.is_empty() && owners.iter().all(|o| usize::from(*o) < members);
+        if !Partition::all().all(|partition| names_members(self.of(partition))) {
             return Err(LayoutError("a slot names no member".into()));
         }
         let distinct = |owners: &[u16]| {
@@ -138,10 +181,45 @@ pub struct Layout {
     pub members: Vec<Member>,
     /// Who owns what.
     pub slots: Slots,
+    /// For each slot, in the order of the partitions and of [`Slots::of`]: since which version its member
+    /// has owned the partition without a break.
+    pub since: Vec<LayoutVersion>,
     /// While a transition runs: who owned what before. Quorums are then joint.
     pub previous: Option<Slots>,
+    /// As `since`, for the previous slots.
+    pub previous_since: Vec<LayoutVersion>,
     /// The members that decide the next version, by number.
     pub council: Vec<u16>,
+}
+
+/// A layout of format 1, which did not say since when a member owns a partition.
+#[derive(Deserialize)]
+struct Layout1 {
+    network: NetworkId,
+    version: LayoutVersion,
+    replicas: Replicas,
+    members: Vec<Member>,
+    slots: Slots,
+    previous: Option<Slots>,
+    council: Vec<u16>,
+}
+
+impl From<Layout1> for Layout {
+    fn from(old: Layout1) -> Self {
+        // In networks of that time no owner ever left a partition and came back.
+        let always = |slots: &Slots| vec![LayoutVersion(0); slots.len()];
+        Self {
+            network: old.network,
+            version: old.version,
+            replicas: old.replicas,
+            members: old.members,
+            since: always(&old.slots),
+            previous_since: old.previous.as_ref().map(always).unwrap_or_default(),
+            slots: old.slots,
+            previous: old.previous,
+            council: old.council,
+        }
+    }
 }
 
 /// The owners of a register and which of them must agree.
@@ -165,8 +243,10 @@ impl Layout {
             version: LayoutVersion(1),
             replicas,
             members: vec![member],
+            since: vec![LayoutVersion(1); slots.len()],
             slots,
             previous: None,
+            previous_since: Vec::new(),
             council: vec![0],
         }
     }
@@ -174,14 +254,52 @@ impl Layout {
     /// The next version with other members: a transition from the slots of this one.
     pub fn with_members(&self, members: Vec<Member>) -> Self {
         let slots = plan::plan(&self.slots, &members, self.replicas);
-        let previous = (slots != self.slots).then(|| self.slots.clone());
         let council = plan::council(&self.council, &members);
-        Self { version: self.next_version(), members, slots, previous, council, ..self.clone() }
+        let next = Self { version: self.next_version(), members, council, ..self.clone() };
+        if slots == self.slots {
+            return next;
+        }
+        Self {
+            since: self.since_of(&slots, next.version),
+            slots,
+            previous: Some(self.slots.clone()),
+            previous_since: self.since.clone(),
+            ..next
+        }
+    }
+
+    /// Since when the owners in `slots`, which come with `version`, own their partitions.
+    fn since_of(&self, slots: &Slots, version: LayoutVersion) -> Vec<LayoutVersion> {
+        let since = |partition: Partition, owner: &u16| {
+            self.slots.owned_since(&self.since, partition, *owner).unwrap_or(version)
+        };
+        if let Slots::Everyone(members) = slots {
+            // The same for all partitions, if it was so before; else the shortest.
+            let shortest = |owner: &u16| Partition::all().map(|p| since(p, owner)).max().unwrap_or(version);
+            return members.iter().map(shortest).collect();
+        }
+        let of = |partition: Partition| slots.of(partition).iter().map(move |owner| since(partition, owner));
+        Partition::all().flat_map(of).collect()
     }
 
     /// The next version that ends the transition.
     pub fn without_previous(&self) -> Self {
-        Self { version: self.next_version(), previous: None, ..self.clone() }
+        Self { version: self.next_version(), previous: None, previous_since: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether what `node` holds of a partition's registers still counts, if `known` is the last layout that it
+    /// knew before this one: only if it has owned the partition ever since. If not, its rows may be older than
+    /// what others have forgotten since (deleted, and purged), and must go before it answers anything under
+    /// this layout.
+    pub fn keeps_registers(&self, partition: Partition, node: &NodeId, known: LayoutVersion) -> bool {
+        let Some(number) = self.members.iter().zip(0u16..).find(|(m, _)| m.id == *node).map(|(_, n)| n)
+        else {
+            return false;
+        };
+        let current = self.slots.owned_since(&self.since, partition, number);
+        let before = self.previous.as_ref();
+        let before = before.and_then(|slots| slots.owned_since(&self.previous_since, partition, number));
+        current.is_some_and(|since| since <= known) || before.is_some_and(|since| since <= known)
     }
 
     /// The version after this one.
@@ -269,6 +387,9 @@ impl Layout {
             Some((&FORMAT, rest)) => {
                 postcard::from_bytes(rest).map_err(|why| LayoutError(why.to_string()))?
             }
+            Some((1, rest)) => {
+                postcard::from_bytes::<Layout1>(rest).map_err(|why| LayoutError(why.to_string()))?.into()
+            }
             Some((format, _)) => return Err(LayoutError(format!("format {format}: upgrade this node"))),
             None => return Err(bad("empty")),
         };
@@ -286,6 +407,10 @@ impl Layout {
         layout.slots.check(layout.members.len())?;
         if let Some(previous) = &layout.previous {
             previous.check(layout.members.len())?;
+        }
+        let previous_slots = layout.previous.as_ref().map_or(0, Slots::len);
+        if layout.since.len() != layout.slots.len() || layout.previous_since.len() != previous_slots {
+            return Err(bad("a slot without the time since when it is owned"));
         }
         let council_is_good = !layout.council.is_empty()
             && layout.council.len() <= MAX_COUNCIL
@@ -357,8 +482,47 @@ mod tests {
             "00",
         ];
         let old = data_encoding::HEXLOWER.decode(old.concat().as_bytes()).unwrap();
+        let read = Layout::decode(&old).unwrap();
+        assert_eq!(read, Layout { since: vec![LayoutVersion(0)], ..layout });
+    }
+
+    #[test]
+    fn the_layout_of_format_2_still_reads() {
+        let layout = Layout::first(NetworkId([1; 16]), Replicas::All, member(2));
+        let head = ["02", &"01".repeat(16), "01", "01", "01", &"02".repeat(32), "01", "00", "7f000001"];
+        let tail = ["893a", "067a6f6e652d32", "808080808020", "00", "01", "01", "00", "01", "01", "00", "00"];
+        let old = [head.concat(), tail.concat(), "0100".into()].concat();
+        let old = data_encoding::HEXLOWER.decode(old.as_bytes()).unwrap();
         assert_eq!(Layout::decode(&old).unwrap(), layout);
         assert_eq!(layout.encode(), old);
+    }
+
+    #[test]
+    fn who_left_a_partition_and_came_back_must_not_show_what_it_held() {
+        let with_state = |layout: &Layout, number: usize, state| {
+            let mut members = layout.members.clone();
+            members[number].state = state;
+            layout.with_members(members)
+        };
+        let first = grown(4);
+        let leaves = with_state(&first, 1, MemberState::Draining);
+        let left = leaves.without_previous();
+        let returns = with_state(&left, 1, MemberState::Active);
+        let returned = returns.without_previous();
+        let me = member(1).id;
+        let owned = |layout: &Layout, p: Partition| layout.owners(p).contains(&me);
+        let partition = Partition::all().find(|p| owned(&first, *p) && owned(&returned, *p)).unwrap();
+        let keeps = |layout: &Layout, known: &Layout| layout.keeps_registers(partition, &me, known.version);
+        assert!(keeps(&leaves, &first), "a previous owner is still asked");
+        assert!(!keeps(&left, &leaves) && !keeps(&left, &first));
+        assert!(!keeps(&returns, &left) && !keeps(&returns, &first) && !keeps(&returned, &leaves));
+        assert!(keeps(&returned, &returns), "it has owned it since");
+        let stays = member(0).id;
+        let always = Partition::all().find(|p| first.owners(*p).contains(&stays)).unwrap();
+        let through = |layout: &Layout| layout.owners(always).contains(&stays);
+        if through(&left) && through(&returned) {
+            assert!(returned.keeps_registers(always, &stays, first.version));
+        }
     }
 
     #[test]

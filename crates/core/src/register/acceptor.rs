@@ -28,6 +28,48 @@ pub const PROMISE_TABLE: usize = 65_536;
 /// last two seconds at most.
 pub const CEILING_STEP: u64 = 2_000_000;
 
+/// What the disk holds of one register: the part of it that decisions rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stored {
+    /// A value (or tombstone) accepted at this ballot.
+    Value(Ballot),
+    /// Nothing. If `purged` is given, tombstones of this register's partition were forgotten, none of them
+    /// above that ballot: this register may be one of them, so nothing at or below it may come (back).
+    Absent {
+        /// The partition's purge floor.
+        purged: Option<Ballot>,
+    },
+}
+
+impl Stored {
+    /// The ballot at or below which nothing new is taken.
+    pub fn height(self) -> Option<Ballot> {
+        match self {
+            Stored::Value(ballot) => Some(ballot),
+            Stored::Absent { purged } => purged,
+        }
+    }
+}
+
+/// For a partition in which nothing was ever purged.
+impl From<Option<Ballot>> for Stored {
+    fn from(accepted: Option<Ballot>) -> Self {
+        accepted.map_or(Stored::Absent { purged: None }, Stored::Value)
+    }
+}
+
+/// The answer to being told of a chosen value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LearnOutcome {
+    /// The value must be written durably, at its ballot, before the reply leaves.
+    Write,
+    /// This or something later is stored.
+    Already,
+    /// Nothing is stored, and the value is not above what was purged: it may be a deleted one, or one that
+    /// this node missed. Whoever wants it here settles the register at a ballot above.
+    Refused(Refusal),
+}
+
 /// Why an acceptor said no, and how high to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Refusal {
@@ -106,18 +148,18 @@ impl<K: Clone + Ord> Acceptor<K> {
         self.promises.get(key).copied()
     }
 
-    /// A proposer asks for a promise at `ballot`; `accepted` is the ballot of what is stored.
-    pub fn prepare(&mut self, key: &K, ballot: Ballot, accepted: Option<Ballot>) -> Prepared {
-        let promised = self.promise(key);
-        if promised == Some(ballot) && accepted < Some(ballot) {
+    /// A proposer asks for a promise at `ballot`.
+    pub fn prepare(&mut self, key: &K, ballot: Ballot, stored: impl Into<Stored>) -> Prepared {
+        let (promised, height) = (self.promise(key), stored.into().height());
+        if promised == Some(ballot) && height < Some(ballot) {
             return Prepared::Promised { raise_ceiling: None };
         }
         if ballot.counter >= COUNTER_LIMIT
             || promised >= Some(ballot)
-            || accepted >= Some(ballot)
+            || height >= Some(ballot)
             || ballot.counter <= self.floor
         {
-            return Prepared::Refused(self.refusal(promised, accepted));
+            return Prepared::Refused(self.refusal(promised, height));
         }
         self.remember(key, ballot);
         let raise_ceiling = (ballot.counter >= self.ceiling).then(|| {
@@ -127,44 +169,54 @@ impl<K: Clone + Ord> Acceptor<K> {
         Prepared::Promised { raise_ceiling }
     }
 
-    /// A proposer asks to accept a value at `ballot`; `accepted` is the ballot of what is stored.
-    pub fn accept(&mut self, key: &K, ballot: Ballot, accepted: Option<Ballot>) -> AcceptOutcome {
-        if accepted == Some(ballot) {
+    /// A proposer asks to accept a value at `ballot`.
+    pub fn accept(&mut self, key: &K, ballot: Ballot, stored: impl Into<Stored>) -> AcceptOutcome {
+        let stored = stored.into();
+        if stored == Stored::Value(ballot) {
             return AcceptOutcome::Already;
         }
-        let promised = self.promise(key);
+        let (promised, height) = (self.promise(key), stored.height());
         let exactly_promised = promised == Some(ballot);
         if ballot.counter >= COUNTER_LIMIT
             || promised > Some(ballot)
-            || accepted > Some(ballot)
+            || height >= Some(ballot)
             || (ballot.counter <= self.floor && !exactly_promised)
         {
-            return AcceptOutcome::Refused(self.refusal(promised, accepted));
+            return AcceptOutcome::Refused(self.refusal(promised, height));
         }
         self.forget_up_to(key, ballot);
         AcceptOutcome::Write
     }
 
-    /// Someone who knows says that `ballot` was chosen. Returns whether its value must be written.
-    /// Chosen values are taken even past a promise: the promise stays, and whoever holds it
-    /// learned of this value from the majority that accepted it.
-    pub fn learn(&mut self, key: &K, ballot: Ballot, accepted: Option<Ballot>) -> bool {
-        if accepted >= Some(ballot) || ballot.counter >= COUNTER_LIMIT {
-            return false;
+    /// Someone who knows says that the value of `ballot` was chosen. Chosen values are taken even past a
+    /// promise: the promise stays, and whoever holds it learned of this value from the majority that
+    /// accepted it.
+    pub fn learn(&mut self, key: &K, ballot: Ballot, stored: impl Into<Stored>) -> LearnOutcome {
+        let stored = stored.into();
+        if ballot.counter >= COUNTER_LIMIT {
+            return LearnOutcome::Refused(self.refusal(self.promise(key), stored.height()));
         }
-        self.forget_up_to(key, ballot);
-        true
+        match stored {
+            Stored::Value(held) if held >= ballot => LearnOutcome::Already,
+            Stored::Absent { purged } if purged >= Some(ballot) => {
+                LearnOutcome::Refused(self.refusal(self.promise(key), purged))
+            }
+            _ => {
+                self.forget_up_to(key, ballot);
+                LearnOutcome::Write
+            }
+        }
     }
 
     /// What a reader is told besides the accepted value: how high a settling ballot must go to be
     /// taken here.
-    pub fn height(&self, key: &K, accepted: Option<Ballot>) -> u64 {
-        self.refusal(self.promise(key), accepted).above
+    pub fn height(&self, key: &K, stored: impl Into<Stored>) -> u64 {
+        self.refusal(self.promise(key), stored.into().height()).above
     }
 
-    fn refusal(&self, promised: Option<Ballot>, accepted: Option<Ballot>) -> Refusal {
+    fn refusal(&self, promised: Option<Ballot>, height: Option<Ballot>) -> Refusal {
         let counter = |ballot: Option<Ballot>| ballot.map_or(0, |ballot| ballot.counter);
-        Refusal { above: self.floor.max(counter(promised)).max(counter(accepted)) }
+        Refusal { above: self.floor.max(counter(promised)).max(counter(height)) }
     }
 
     fn remember(&mut self, key: &K, ballot: Ballot) {
@@ -242,16 +294,33 @@ mod tests {
     fn learning_goes_past_a_promise_and_keeps_it() {
         let mut acceptor = Acceptor::restarted(0);
         acceptor.prepare(&1, ballot(20), None);
-        assert!(acceptor.learn(&1, ballot(10), None));
+        assert_eq!(acceptor.learn(&1, ballot(10), None), LearnOutcome::Write);
         assert_eq!(acceptor.promise(&1), Some(ballot(20)));
-        assert!(!acceptor.learn(&1, ballot(10), Some(ballot(10))));
+        assert_eq!(acceptor.learn(&1, ballot(10), Some(ballot(10))), LearnOutcome::Already);
         assert_eq!(acceptor.height(&1, Some(ballot(10))), 20);
+    }
+
+    #[test]
+    fn what_was_purged_does_not_come_back() {
+        let mut acceptor = Acceptor::restarted(0);
+        let purged = Stored::Absent { purged: Some(ballot(10)) };
+        let refusal = Refusal { above: 10 };
+        assert_eq!(acceptor.prepare(&1, ballot(10), purged), Prepared::Refused(refusal));
+        assert_eq!(acceptor.accept(&1, ballot(10), purged), AcceptOutcome::Refused(refusal));
+        assert_eq!(acceptor.learn(&1, ballot(10), purged), LearnOutcome::Refused(refusal));
+        assert_eq!(acceptor.height(&1, purged), 10);
+        assert_eq!(acceptor.learn(&1, ballot(11), purged), LearnOutcome::Write);
+        assert_eq!(acceptor.accept(&1, ballot(12), purged), AcceptOutcome::Write);
+        assert!(
+            promised(acceptor.prepare(&1, ballot(5), Stored::Value(ballot(4)))),
+            "what is there stays usable"
+        );
     }
 
     #[test]
     fn absurd_counters_are_refused() {
         let mut acceptor = Acceptor::restarted(0);
         assert!(!promised(acceptor.prepare(&1, ballot(COUNTER_LIMIT), None)));
-        assert!(!acceptor.learn(&1, ballot(COUNTER_LIMIT), None));
+        assert!(matches!(acceptor.learn(&1, ballot(COUNTER_LIMIT), None), LearnOutcome::Refused(_)));
     }
 }

@@ -17,7 +17,7 @@ pub mod proposer;
 pub mod quorum;
 pub mod read;
 
-pub use acceptor::{Acceptor, Refusal};
+pub use acceptor::{Acceptor, Refusal, Stored};
 pub use change::{Change, Verdict};
 pub use proposer::Proposer;
 pub use quorum::Quorum;

@@ -5,7 +5,7 @@
 
 use pando_core::register::{
     Acceptor, Ballot,
-    acceptor::{AcceptOutcome, Prepared},
+    acceptor::{AcceptOutcome, LearnOutcome, Prepared},
 };
 
 use crate::rules::{Broken, Chain, Config, Held, Mark, REGISTERS};
@@ -156,7 +156,8 @@ impl Node {
 
     fn learn(&mut self, register: u8, mark: Mark, chain: Chain) -> Reply {
         let held = &mut self.held[usize::from(register)];
-        if self.acceptor.learn(&register, mark.ballot(), held.map(|(mark, _)| mark.ballot())) {
+        let stored = held.map(|(mark, _)| mark.ballot());
+        if self.acceptor.learn(&register, mark.ballot(), stored) == LearnOutcome::Write {
             *held = Some((mark, chain));
         }
         Reply::Silent

@@ -70,14 +70,6 @@ async fn a_ticket_works_once_and_in_time_and_for_this_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_holds_objects_says_that_it_can_not_grow_yet() {
-    let grove = Grove::of(1).await;
-    put(grove.node(0), "a", b"x").await.unwrap();
-    let ticket = grove.node(0).invite(HOUR).await.unwrap();
-    assert!(refusal(&grove, 1, ticket).await.contains("holds objects"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_belongs_to_one_process_and_one_network() {
     let grove = Grove::of(1).await;
     let second = Node::start(grove.config(0)).await;

@@ -30,6 +30,8 @@ pub(crate) fn config(data: PathBuf) -> Config {
         replicas: None,
         join: None,
         grace: DEFAULT_GRACE,
+        dead_after: None,
+        heal_rate: None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod chunk_crash;
 mod crash_disk;
 mod paging;
+mod purge;
 mod races;
 mod register_crash;
 

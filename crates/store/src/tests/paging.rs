@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pando_core::{id::Partition, name::RegisterName};
+use pando_core::{fingerprint::BUCKETS, id::Partition, name::RegisterName};
 use proptest::prelude::*;
 
 use super::{CrashDisk, NO_LAYOUT, accepted, name, open_on};
@@ -26,15 +26,21 @@ async fn all_pages(store: &Store, prefix: &[u8], limit: usize, max_bytes: usize)
 
 async fn all_of_partition(store: &Store, partition: Partition, limit: usize) -> Vec<RegisterName> {
     let mut names: Vec<RegisterName> = Vec::new();
-    loop {
-        let after = names.last().cloned();
-        let page = store.page_of_partition(Some(NO_LAYOUT), partition, after, limit).await.unwrap();
-        let Paged::Page { entries, more } = page else { panic!("the layout is known") };
-        names.extend(entries.into_iter().map(|(name, _)| name));
-        if !more {
-            return names;
+    for bucket in 0..BUCKETS {
+        let mut after = None;
+        loop {
+            let page = store.page_of_bucket(Some(NO_LAYOUT), partition, bucket, after, limit).await.unwrap();
+            let Paged::Page { entries, more } = page else { panic!("the layout is known") };
+            assert!(entries.iter().all(|(name, _)| name.bucket_number() == bucket));
+            after = entries.last().map(|(name, _)| name.clone());
+            names.extend(entries.into_iter().map(|(name, _)| name));
+            if !more {
+                break;
+            }
         }
     }
+    names.sort();
+    names
 }
 
 proptest! {

@@ -1,0 +1,230 @@
+//! Check: whether every object's record and every chunk is on every owner, seen from one node.
+//!
+//! Nothing is changed, except that damaged copies that a deep check comes upon are healed like any other.
+//! Writes go on meanwhile: what looks wrong is looked at again before it counts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pando_core::{
+    id::{ChunkId, NodeId, Partition},
+    layout::Layout,
+    manifest::ChunkRef,
+    name::RegisterName,
+    record::{Body, MAX_INLINE},
+    register::Ballot,
+    seal::CHUNK,
+    wire::{MAX_PAGE, Reply, Request},
+};
+use tokio::sync::watch;
+
+use crate::{
+    api::{CheckProblem, CheckProgress, CheckReport},
+    error::Error,
+    get::Manifest,
+    inner::{Inner, Message, object_of},
+    sys,
+};
+
+/// Problems that are told one by one; more are counted.
+const TOLD: usize = 100;
+/// Chunks in one question.
+const BATCH: usize = 1024;
+/// Chunks in one question of a deep check: 32 MiB to read and hash, well within an exchange's deadline.
+const DEEP_BATCH: usize = 8;
+/// How often, and after which pause, a record that its owners show differently is looked at again.
+const AGAIN: (usize, Duration) = (5, Duration::from_secs(1));
+
+impl Inner {
+    /// See [`crate::Node::check`].
+    pub(crate) async fn check(
+        self: &Arc<Self>,
+        deep: bool,
+        progress: &watch::Sender<CheckProgress>,
+    ) -> Result<CheckReport, Error> {
+        let layout = self.layout()?;
+        let report = CheckReport { in_transition: layout.previous.is_some(), ..CheckReport::default() };
+        let mut check =
+            Check { inner: self, layout, deep, progress, report, copies: 0, asked: BTreeMap::new() };
+        check.objects().await?;
+        check.ask_all().await;
+        check.report.in_transition |= self.layout()?.version != check.layout.version;
+        Ok(check.report)
+    }
+}
+
+/// A check under way.
+struct Check<'a> {
+    inner: &'a Arc<Inner>,
+    layout: Arc<Layout>,
+    deep: bool,
+    progress: &'a watch::Sender<CheckProgress>,
+    report: CheckReport,
+    copies: u64,
+    /// What each owner is to be asked for, and for which object.
+    asked: BTreeMap<NodeId, Vec<(ChunkId, String)>>,
+}
+
+impl Check<'_> {
+    async fn objects(&mut self) -> Result<(), Error> {
+        let prefix: Bytes = RegisterName::all_objects_prefix().into();
+        let mut after = None;
+        loop {
+            let shown = self.inner.shown(&self.layout, prefix.clone(), after, MAX_PAGE).await?;
+            self.note_unreachable(&shown.unreachable);
+            for (name, holders) in &shown.names {
+                self.record(name, holders).await?;
+                let is_live = holders.values().any(|(_, summary)| summary.is_some());
+                if is_live {
+                    self.object(name).await?;
+                }
+            }
+            self.tell();
+            match shown.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn tell(&self) {
+        self.progress.send_replace(CheckProgress {
+            objects: self.report.objects,
+            copies: self.copies,
+            problems: self.report.problem_count,
+        });
+    }
+
+    fn note_unreachable(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            if !self.report.unreachable.contains(node) {
+                self.report.unreachable.push(*node);
+            }
+        }
+    }
+
+    fn problem(&mut self, object: String, chunk: Option<ChunkId>, node: NodeId, what: &str) {
+        self.report.problem_count += 1;
+        if self.report.problems.len() < TOLD {
+            self.report.problems.push(CheckProblem { object, chunk, node, what: what.to_owned() });
+        }
+    }
+
+    /// Every owner that answers shows the record at the same ballot.
+    async fn record(
+        &mut self,
+        name: &RegisterName,
+        shown: &BTreeMap<NodeId, (Ballot, Option<pando_core::record::Summary>)>,
+    ) -> Result<(), Error> {
+        let owners: Vec<NodeId> = self.layout.owners(name.partition());
+        let asked: Vec<NodeId> =
+            owners.into_iter().filter(|owner| !self.report.unreachable.contains(owner)).collect();
+        let mut held: BTreeMap<NodeId, Option<Ballot>> =
+            asked.iter().map(|owner| (*owner, shown.get(owner).map(|(ballot, _)| *ballot))).collect();
+        for _ in 0..AGAIN.0 {
+            let newest = held.values().max().copied().flatten();
+            if held.values().all(|ballot| *ballot == newest) {
+                return Ok(());
+            }
+            sys::sleep(AGAIN.1).await;
+            let read = Message::from(Request::Read(self.layout.version, name.clone()));
+            for owner in &asked {
+                match self.inner.ask(*owner, &read).await {
+                    Ok(Reply::Value(accepted, _)) => held.insert(*owner, accepted.map(|a| a.ballot)),
+                    // Down by now, or at another layout: the report says so.
+                    _ => held.remove(owner),
+                };
+            }
+        }
+        let newest = held.values().max().copied().flatten();
+        for (owner, _) in held.into_iter().filter(|(_, ballot)| *ballot != newest) {
+            self.problem(object_text(name), None, owner, "an older record, or none");
+        }
+        Ok(())
+    }
+
+    /// Notes each of an object's chunks as to be asked for at each of its owners.
+    async fn object(&mut self, name: &RegisterName) -> Result<(), Error> {
+        let found = self.inner.read(name).await?;
+        let Some((record, version)) = object_of(found.as_ref().map(|accepted| &accepted.value))? else {
+            return Ok(());
+        };
+        self.report.objects += 1;
+        self.report.bytes += record.size;
+        if record.size <= MAX_INLINE as u64 {
+            return Ok(());
+        }
+        let Body::Chunks(tree) = record.open(self.inner.key()?, name, &version)? else { return Ok(()) };
+        let mut manifest = Manifest::new(tree, record.size);
+        let mut nodes: BTreeSet<ChunkId> = BTreeSet::new();
+        for index in 0..record.size.div_ceil(CHUNK as u64) {
+            let mut on_way: Vec<ChunkId> = Vec::new();
+            let found = manifest.chunk_by(self.inner, index, |node: &ChunkRef| on_way.push(node.id)).await;
+            for node in on_way {
+                if nodes.insert(node) {
+                    self.chunk(name, node).await;
+                }
+            }
+            match found {
+                Ok(chunk) => self.chunk(name, chunk.id).await,
+                Err(why) => {
+                    let text = format!("the object's list of chunks can't be read: {why}");
+                    self.problem(object_text(name), None, self.inner.id, &text);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn chunk(&mut self, name: &RegisterName, chunk: ChunkId) {
+        self.report.chunks += 1;
+        let batch = if self.deep { DEEP_BATCH } else { BATCH };
+        for owner in self.layout.owners(Partition::of_chunk(&chunk)) {
+            let asked = self.asked.entry(owner).or_default();
+            asked.push((chunk, object_text(name)));
+            if asked.len() >= batch {
+                self.ask(owner).await;
+            }
+        }
+    }
+
+    async fn ask_all(&mut self) {
+        let owners: Vec<NodeId> = self.asked.keys().copied().collect();
+        for owner in owners {
+            self.ask(owner).await;
+        }
+    }
+
+    async fn ask(&mut self, owner: NodeId) {
+        let asked = self.asked.remove(&owner).unwrap_or_default();
+        if asked.is_empty() || self.report.unreachable.contains(&owner) {
+            return;
+        }
+        self.copies += asked.len() as u64;
+        let chunks = asked.iter().map(|(chunk, _)| *chunk).collect();
+        let message = Message::from(Request::Have { chunks, verify: self.deep });
+        match self.inner.ask(owner, &message).await {
+            Ok(Reply::Held(held)) if held.len() == asked.len() => {
+                for ((chunk, object), _) in asked.into_iter().zip(held).filter(|(_, held)| !held) {
+                    let what = if self.deep { "missing or damaged" } else { "missing" };
+                    self.problem(object, Some(chunk), owner, what);
+                }
+            }
+            Ok(_) => self.note_unreachable(&[owner]),
+            Err(why) => {
+                tracing::warn!(node = %owner.short(), %why, "not checked");
+                self.note_unreachable(&[owner]);
+            }
+        }
+        self.tell();
+    }
+}
+
+fn object_text(name: &RegisterName) -> String {
+    name.object_parts().map_or_else(|| name.to_string(), |(bucket, key)| format!("{bucket}/{key}"))
+}

@@ -1,0 +1,176 @@
+//! Purge: forgetting tombstones. A tombstone that is forgotten too early lets a deleted object come back, so:
+//!
+//! it is forgotten at ballot b when its grace time is over, no transition runs, and *every* owner of its
+//! partition either holds it at exactly b, or holds nothing and has purged up to b or higher (its floor).
+//! Once true this stays true: who holds it can only go above b, and who holds nothing takes nothing at or
+//! below its floor. Each owner then removes the row and raises its floor to b in one durable step.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use pando_core::{
+    id::NodeId,
+    layout::Layout,
+    name::RegisterName,
+    register::{Ballot, LayoutVersion},
+    wire::{MAX_TOMBS, Reply, Request},
+};
+use pando_store::Purge;
+
+use crate::{
+    error::Error,
+    inner::{Inner, Message, PATIENCE},
+    reconcile::moved_on,
+    sys,
+};
+
+/// Bounds of the pause between two looks.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(600));
+
+/// How many batches of tombstones are looked at in one round: 4096, about a megabyte.
+const BATCHES: usize = 16;
+
+/// Tombstones by the owners they have.
+type Groups = BTreeMap<Vec<NodeId>, Vec<(RegisterName, Ballot)>>;
+
+/// Forgets tombstones until the node stops.
+pub(crate) async fn purge(inner: Arc<Inner>) {
+    let pause = (inner.grace / 8).clamp(PAUSE.0, PAUSE.1);
+    loop {
+        sys::sleep(pause + sys::jitter(pause / 4)).await;
+        if let Err(error) = round(&inner).await {
+            tracing::debug!(%error, "purging goes on later");
+        }
+    }
+}
+
+async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
+    let layout = inner.layout()?;
+    if layout.previous.is_some() {
+        return Ok(());
+    }
+    let groups = due(inner, &layout).await?;
+    let mut sure = Vec::new();
+    for (owners, tombs) in groups {
+        let tombs = held_by_all(inner, &layout, &owners, tombs).await?;
+        if !tombs.is_empty() {
+            sure.push((owners, tombs));
+        }
+    }
+    if sure.is_empty() {
+        return Ok(());
+    }
+    // Whatever the clocks say: a write that began before the tombstone was chosen, and might find nothing
+    // after it is forgotten and do its work again, has given up by then.
+    sys::sleep(PATIENCE * 2).await;
+    for (owners, tombs) in sure {
+        let tombs = held_by_all(inner, &layout, &owners, tombs).await?;
+        for owner in owners.iter().filter(|_| !tombs.is_empty()) {
+            if let Err(error) = ask(inner, &layout, *owner, &tombs, true).await {
+                tracing::debug!(owner = %owner.short(), %error, "it will forget later");
+            }
+        }
+        tracing::debug!(tombstones = tombs.len(), "forgotten");
+    }
+    Ok(())
+}
+
+/// Tombstones whose time is over, by their owners: the oldest first, a bounded number.
+async fn due(inner: &Arc<Inner>, layout: &Layout) -> Result<Groups, Error> {
+    // Counters follow the clock, in microseconds.
+    let grace = inner.grace.as_micros() as u64;
+    let before = sys::now_us().saturating_sub(grace);
+    let mut groups = Groups::new();
+    let mut after: Option<(u64, RegisterName)> = None;
+    for _ in 0..BATCHES {
+        let tombs = inner.store.tombs(before, after, MAX_TOMBS).await?;
+        let Some((name, ballot)) = tombs.last() else { break };
+        after = Some((ballot.counter, name.clone()));
+        for (name, ballot) in tombs {
+            let owners = layout.owners(name.partition());
+            let Some(place) = owners.iter().position(|owner| *owner == inner.id) else { continue };
+            // The first owner begins; the others wait longer, so that not all do the same work.
+            let late = grace / 4 * place as u64;
+            let group = groups.entry(owners).or_default();
+            if ballot.counter < before.saturating_sub(late) && group.len() < MAX_TOMBS {
+                group.push((name, ballot));
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// Of tombstones with the same owners, those that all these hold, or are past.
+async fn held_by_all(
+    inner: &Arc<Inner>,
+    layout: &Arc<Layout>,
+    owners: &[NodeId],
+    mut tombs: Vec<(RegisterName, Ballot)>,
+) -> Result<Vec<(RegisterName, Ballot)>, Error> {
+    for owner in owners {
+        if tombs.is_empty() {
+            break;
+        }
+        let held = ask(inner, layout, *owner, &tombs, false).await?;
+        let (kept, behind): (Vec<_>, Vec<_>) = tombs.into_iter().zip(held).partition(|(_, held)| *held);
+        tombs = kept.into_iter().map(|(tomb, _)| tomb).collect();
+        for ((name, _), _) in behind {
+            // Reading it brings whoever missed it up to date, for the next time.
+            inner.read(&name).await?;
+        }
+    }
+    Ok(tombs)
+}
+
+async fn ask(
+    inner: &Arc<Inner>,
+    layout: &Arc<Layout>,
+    owner: NodeId,
+    tombs: &[(RegisterName, Ballot)],
+    purge: bool,
+) -> Result<Vec<bool>, Error> {
+    let request = Request::Tombs { layout: layout.version, tombs: tombs.to_vec(), purge };
+    match inner.ask_owner(layout, owner, &Message::from(request)).await {
+        Ok(Reply::Held(held)) if held.len() == tombs.len() => Ok(held),
+        Ok(_) => Err(Error::Timeout(format!("purging: {} answered something else", owner.short()))),
+        Err(why) => Err(Error::Timeout(format!("purging: {}: {why}", owner.short()))),
+    }
+}
+
+/// An owner's side: whether it is so, for each tombstone; or has forgotten it now.
+pub(crate) async fn serve(
+    inner: &Inner,
+    version: LayoutVersion,
+    tombs: Vec<(RegisterName, Ballot)>,
+    purge: bool,
+) -> Result<Reply, Error> {
+    let layout = inner.layout()?;
+    if layout.version != version {
+        return Ok(Reply::Fenced(layout.version));
+    }
+    if layout.previous.is_some() {
+        return Err(moved_on());
+    }
+    let mut answers = Vec::with_capacity(tombs.len());
+    for (name, ballot) in tombs {
+        answers.push(match purge {
+            true => match inner.store.purge(version, name, ballot).await? {
+                Purge::Purged => true,
+                Purge::Differs => false,
+                Purge::Fenced(known) => return Ok(Reply::Fenced(known)),
+            },
+            false => is_past(inner, &name, ballot).await?,
+        });
+    }
+    Ok(Reply::Held(answers))
+}
+
+/// Whether this node holds the tombstone at exactly this ballot, or nothing, and never again anything at or
+/// below it.
+async fn is_past(inner: &Inner, name: &RegisterName, ballot: Ballot) -> Result<bool, Error> {
+    // In this order: a floor seen before the register was seen empty stood while it was.
+    let floor = inner.store.purge_floor(name.partition()).await?;
+    Ok(match inner.store.peek(name.clone()).await? {
+        Some(held) => held.ballot == ballot && held.value.present().is_none(),
+        None => floor >= Some(ballot),
+    })
+}
