@@ -1,7 +1,7 @@
 //! Scale on paper that runs: what planning, gossip and placement come to in networks of 10 to 10,000 nodes.
 //!
 //! The pure parts are run as they are; disks and wires are arithmetic. Prints a table, or JSON with
-//! `--json`. See `docs/scale.md`.
+//! `--json`; `--no-gossip` leaves out the simulations, which take minutes. See `docs/scale.md`.
 
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
@@ -11,6 +11,7 @@ use pando_core::{
     gossip::{Name, News, Rumour},
     id::{NetworkId, PARTITIONS},
     layout::{Layout, Member, MemberState, Replicas, Slots, plan},
+    register::LayoutVersion,
     wire::{self, Pulse, Request},
 };
 use serde_json::{Map, Value, json};
@@ -37,7 +38,9 @@ const PER_MEMBER: Duration = Duration::from_millis(200);
 const SIMULATED: usize = 2000;
 
 fn main() {
-    let as_json = std::env::args().any(|argument| argument == "--json");
+    let option = |name: &str| std::env::args().any(|argument| argument == name);
+    let as_json = option("--json");
+    let simulated = if option("--no-gossip") { &[][..] } else { &[10, 100, 1000, SIMULATED][..] };
     let partitions = usize::from(PARTITIONS);
     let sizes = [
         (10, partitions),
@@ -46,7 +49,7 @@ fn main() {
         (10_000, partitions),
         (10_000, 16 * partitions),
     ];
-    let gossips: Vec<Heard> = [10, 100, 1000, SIMULATED].into_iter().map(gossip).collect();
+    let gossips: Vec<Heard> = simulated.iter().copied().map(gossip).collect();
     let mut columns: Vec<Column> = Vec::new();
     for (nodes, partitions) in sizes {
         let mut column: Column =
@@ -256,6 +259,7 @@ fn tables(nodes: usize, owners: &[Vec<u16>], column: &mut Column) {
     let mut layout = Layout::first(NetworkId([1; 16]), Replicas::Count(3), members[0].clone());
     layout.members = members;
     layout.slots = Slots::Table { width: COPIES as u16, owners: owners.concat() };
+    layout.since = vec![LayoutVersion(300); layout.slots.len()];
     let mut set = |name: &str, value: f64| column.push((name.to_owned(), json!(value)));
     set("a full exchange, bytes each way", exchange as f64);
     set("layout, bytes", layout.encode().len() as f64);
