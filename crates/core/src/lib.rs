@@ -13,5 +13,17 @@ pub mod name;
 pub mod record;
 pub mod register;
 pub mod seal;
+#[cfg(feature = "sim")]
+pub mod simulated;
 pub mod ticket;
 pub mod wire;
+
+/// Whether a rule is broken on purpose: never, but in the simulator's worlds that check the checker.
+#[cfg(not(feature = "sim"))]
+#[inline(always)]
+pub fn mutant(_name: &str) -> bool {
+    false
+}
+
+#[cfg(feature = "sim")]
+pub use simulated::mutant;

@@ -1,7 +1,7 @@
 //! The endpoint: what a node holds of its transport. Everything here hands on to the part that does it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -41,9 +41,9 @@ struct Owner {
 }
 
 /// The peers that have addresses: as many as the owner sets.
-type Peers = Mutex<HashMap<NodeId, Arc<Peer>>>;
+type Peers = Mutex<BTreeMap<NodeId, Arc<Peer>>>;
 
-fn lock(peers: &Peers) -> MutexGuard<'_, HashMap<NodeId, Arc<Peer>>> {
+fn lock(peers: &Peers) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Peer>>> {
     peers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -178,7 +178,7 @@ impl Endpoint {
     pub async fn shutdown(&self) {
         let context = &self.0.context;
         context.stop();
-        let peers: Vec<_> = lock(&self.0.peers).drain().collect();
+        let peers = std::mem::take(&mut *lock(&self.0.peers));
         for (_, peer) in peers {
             peer.pool().close();
             peer.disconnect(&Error::closed("this endpoint is shut down"));

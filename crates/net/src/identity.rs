@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
     encoding::{AsBigEndian, Curve25519SeedBin},
-    rand,
     signature::{Ed25519KeyPair, KeyPair},
 };
 use pando_core::id::NodeId;
@@ -14,7 +13,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::error::Error;
+use crate::{error::Error, sys};
 
 const SEED: usize = 32;
 
@@ -36,8 +35,7 @@ pub struct Identity {
 impl Identity {
     /// A new identity from the system's random source.
     pub fn generate() -> Self {
-        let mut seed = [0; SEED];
-        rand::fill(&mut seed).expect("the system's random source works, or nothing here can be secure");
+        let seed: [u8; SEED] = sys::random();
         Self::from_bytes(&seed).expect("any 32 bytes are an Ed25519 seed")
     }
 
@@ -120,7 +118,7 @@ mod tests {
         let identity = Identity::generate();
         let version_1 = [&PKCS8[..], &identity.to_bytes()].concat();
         assert_eq!(Identity::from_bytes(&version_1).unwrap().node_id(), identity.node_id());
-        let version_2 = Ed25519KeyPair::generate_pkcs8(&rand::SystemRandom::new()).unwrap();
+        let version_2 = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(version_2.as_ref()).unwrap();
         let identity = Identity::from_bytes(version_2.as_ref()).unwrap();
         assert_eq!(identity.node_id().as_bytes(), pair.public_key().as_ref());

@@ -2,7 +2,7 @@
 //! connections and can be cut off.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,7 +12,7 @@ use crate::tasks::TaskId;
 
 /// Cloneable handle. An entry lives as long as the peer has a lane here.
 #[derive(Clone, Default)]
-pub(crate) struct Inbound(Arc<Mutex<HashMap<NodeId, HashSet<TaskId>>>>);
+pub(crate) struct Inbound(Arc<Mutex<BTreeMap<NodeId, BTreeSet<TaskId>>>>);
 
 impl Inbound {
     /// Enters a lane that `task` serves, unless the peer has `most` already.
@@ -31,7 +31,7 @@ impl Inbound {
         self.lock().get(peer).into_iter().flatten().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, HashSet<TaskId>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, BTreeSet<TaskId>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

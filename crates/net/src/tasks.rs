@@ -2,7 +2,7 @@
 //! them all, and one can be stopped by its number.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -12,7 +12,7 @@ use tokio::{sync::Notify, task::AbortHandle};
 use crate::sys;
 
 /// A task's number: never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TaskId(u64);
 
 /// Cloneable handle; bounded by the connections, which are bounded.
@@ -29,7 +29,7 @@ struct Shared {
 struct Running {
     next: u64,
     stopped: bool,
-    tasks: HashMap<TaskId, AbortHandle>,
+    tasks: BTreeMap<TaskId, AbortHandle>,
 }
 
 impl Tasks {

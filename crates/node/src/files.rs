@@ -3,16 +3,17 @@
 //! Everything else that a node remembers is in the store.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use pando_core::seal::NetworkKey;
 use pando_net::Identity;
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    sys::files::{self as fs, DirBuilderExt as _, File, OpenOptions, OpenOptionsExt as _},
+};
 
 const IDENTITY: &str = "node.key";
 const NETWORK: &str = "network.key";
@@ -79,7 +80,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

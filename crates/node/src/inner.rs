@@ -198,6 +198,7 @@ impl Inner {
         let inner = Arc::clone(self);
         sys::spawn(async move {
             tokio::select! {
+                biased;
                 () = inner.stopped() => {}
                 () = task => {}
             }

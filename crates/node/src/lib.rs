@@ -46,3 +46,12 @@ pub use get::Object;
 pub use pando_core as core;
 pub use pando_store::Error as StoreError;
 pub use start::{DEFAULT_PORT, Node, Started};
+
+/// The simulator's clocks and disks.
+#[cfg(feature = "sim")]
+pub mod simulated {
+    pub use pando_core::simulated::{next, seed, set_mutant};
+    pub use pando_store::simulated::{Disk, Faults};
+
+    pub use crate::sys::simulated::{reset_clocks, set_clock};
+}

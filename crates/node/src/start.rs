@@ -1,7 +1,6 @@
 //! Starting and stopping a node: make a network, join one, or resume; and the handle to it all.
 
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -305,6 +304,7 @@ impl Node {
             }
             // The layouts don't end before the node, of which this is a handle.
             tokio::select! {
+                biased;
                 _ = layouts.changed() => {}
                 () = sys::sleep(WATCH) => {}
             }
@@ -440,7 +440,7 @@ async fn advertise(inner: &Inner, endpoint: &Endpoint, config: &Config) -> Resul
     if !local.ip().is_unspecified() {
         return Ok(vec![local]);
     }
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error: io::Error| {
+    let interfaces = sys::interfaces().unwrap_or_else(|error| {
         tracing::warn!(%error, "this machine's addresses are not known");
         Vec::new()
     });
@@ -449,7 +449,7 @@ async fn advertise(inner: &Inner, endpoint: &Endpoint, config: &Config) -> Resul
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    let mut ips: Vec<IpAddr> = interfaces.iter().map(|interface| interface.ip()).filter(fits).collect();
+    let mut ips: Vec<IpAddr> = interfaces.into_iter().filter(fits).collect();
     ips.retain(|ip| !is_link_local(ip));
     // Other machines first; this machine's loopback only when there is nothing else.
     let away: Vec<IpAddr> = ips.iter().copied().filter(|ip| !ip.is_loopback()).collect();

@@ -72,6 +72,7 @@ pub(crate) async fn follow(inner: Arc<Inner>) {
         }
         let pause = PAUSE + sys::jitter(PAUSE);
         tokio::select! {
+            biased;
             _ = layouts.changed() => {}
             () = inner.transition.notified() => {}
             () = sys::sleep(pause) => {}

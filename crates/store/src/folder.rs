@@ -9,7 +9,7 @@
 //! anything in it counts ([`Folder::durable_inner`]).
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
@@ -59,7 +59,7 @@ pub(crate) struct Folder {
     /// Numbers temporary files, so that no two share a name.
     serial: AtomicU64,
     /// Sub-folders of `chunks` whose entries are durable, by the first two bytes of their chunks' ids.
-    durable: Mutex<HashSet<[u8; 2]>>,
+    durable: Mutex<BTreeSet<[u8; 2]>>,
     #[cfg(test)]
     pub(crate) probe: Option<Probe>,
     /// Held for as long as the folder is in use; the kernel lets go of it when the process dies.
@@ -81,7 +81,7 @@ impl Drop for Staged {
 impl Folder {
     /// Locks `dir`, makes what is missing, empties `tmp`.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
-        let made = !dir.exists();
+        let made = !sys::exists(dir).unwrap_or(false);
         make(dir)?;
         let lock_path = dir.join("lock");
         let lock = sys::OpenOptions::new()
@@ -136,7 +136,7 @@ impl Folder {
     ) -> Result<PathBuf, Error> {
         let path = self.root.join("index.redb");
         let there =
-            path.try_exists().map_err(|error| Error::io(format!("look for {}", path.display()), error))?;
+            sys::exists(&path).map_err(|error| Error::io(format!("look for {}", path.display()), error))?;
         if !there {
             let made = self.tmp.join("index.redb");
             create(&made)?;

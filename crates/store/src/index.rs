@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition, backends::FileBackend};
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition};
 
 use crate::{
     error::Error,
@@ -15,10 +15,6 @@ use crate::{
 
 /// The format of the index, raised when an older version could no longer read it.
 pub(crate) const FORMAT: u64 = 2;
-
-/// Memory for pages of the index. Small beside the process, large enough for the upper levels of every
-/// table and the registers in use.
-const CACHE: usize = 32 << 20;
 
 /// Registers by name: the row of what was accepted.
 pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");
@@ -81,7 +77,7 @@ pub(crate) struct Facts {
 }
 
 /// The backend over the index's file.
-pub(crate) fn file_backend(path: &Path) -> Result<FileBackend, Error> {
+pub(crate) fn file_backend(path: &Path) -> Result<impl StorageBackend, Error> {
     let file = sys::OpenOptions::new()
         .read(true)
         .write(true)
@@ -90,7 +86,7 @@ pub(crate) fn file_backend(path: &Path) -> Result<FileBackend, Error> {
         .mode(0o600)
         .open(path)
         .map_err(|error| Error::io(format!("open {}", path.display()), error))?;
-    Ok(FileBackend::new(file)?)
+    sys::backend(file)
 }
 
 /// Makes a new index in the file at `path`, durably.
@@ -101,7 +97,7 @@ pub(crate) fn create(path: &Path) -> Result<(), Error> {
 
 /// Opens the index, with all of its tables, and reads the facts.
 pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Error> {
-    let database = Builder::new().set_cache_size(CACHE).create_with_backend(backend)?;
+    let database = Builder::new().set_cache_size(sys::CACHE).create_with_backend(backend)?;
     if !has_format(&database)? {
         let txn = database.begin_write()?;
         txn.open_table(REGISTERS)?;

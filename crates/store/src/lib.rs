@@ -39,3 +39,7 @@ pub use rows::MAX_VALUE;
 pub use settings::{MAX_LAYOUT, MAX_SETTING};
 pub use store::{Options, Store};
 pub use versions::{MAX_BATCH, Released};
+
+/// The simulator's disks.
+#[cfg(feature = "sim")]
+pub use sys::simulated;

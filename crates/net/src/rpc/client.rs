@@ -4,7 +4,7 @@
 //! calls that wait, bounded by the number of calls allowed in flight.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -38,7 +38,7 @@ pub(crate) struct Lane {
 
 #[derive(Default)]
 struct Calls {
-    waiting: HashMap<u64, oneshot::Sender<Result<Bytes, Error>>>,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, Error>>>,
     /// Why the lane takes no more calls.
     over: Option<Error>,
 }
