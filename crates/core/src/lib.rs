@@ -5,6 +5,7 @@
 //! is decided here.
 
 pub mod fingerprint;
+pub mod gossip;
 pub mod id;
 pub mod layout;
 pub mod manifest;

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use crate::gossip::AddressEntry;
 use crate::{
     fingerprint::{BUCKETS, Fingerprint},
+    gossip::{MAX_PACKET, News, Rumour},
     id::{ChunkId, NodeId, PARTITIONS, Partition, WriteId},
     layout::{MAX_ADDRESSES, MAX_MEMBERS, MAX_ZONE},
     name::{MAX_NAME, RegisterName},
@@ -44,38 +46,21 @@ pub enum WireError {
     Bounds(&'static str),
 }
 
-/// Where a node is, as it says itself. The highest `since` is the latest word.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressEntry {
-    /// Who.
-    pub node: NodeId,
-    /// Where.
-    pub addresses: Vec<SocketAddr>,
-    /// When it said so (Unix milliseconds by its own clock).
-    pub since: u64,
-}
-
-/// What a node tells about itself, again and again.
+/// All that a node knows of everyone, for a full exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulse {
-    /// The layout it knows.
-    pub layout: LayoutVersion,
-    /// The newest layout for which it has synced all its partitions.
-    pub synced: LayoutVersion,
-    /// Bytes of chunks it holds.
-    pub used: u64,
-    /// Bytes it offers.
-    pub capacity: u64,
-    /// Chunks it still has to send to others or to fetch for itself.
-    pub owed: u64,
-    /// Where it and the others are, as far as it knows; at most [`MAX_MEMBERS`] entries.
+    /// Who is alive; at most [`MAX_MEMBERS`] entries, as are the others.
+    pub rumours: Vec<Rumour>,
+    /// What everyone says about itself.
+    pub news: Vec<News>,
+    /// Where those are whose news don't tell.
     pub book: Vec<AddressEntry>,
 }
 
 /// A request on the RPC lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// I am here. Answered by the same.
+    /// This is what I know of everyone. Answered by the same.
     Pulse(Pulse),
     /// Which layout do you know?
     GetLayout,
@@ -123,6 +108,9 @@ pub enum Request {
         /// All owners hold them and their time is over: forget them.
         purge: bool,
     },
+    /// A packet of the failure detector (see [`crate::gossip`]), at most [`MAX_PACKET`] bytes; an empty one
+    /// asks only whether the other is there. Answered by [`Reply::Ok`].
+    Gossip(Bytes),
 }
 
 /// See [`Request::List`].
@@ -373,10 +361,17 @@ fn check_book(book: &[AddressEntry]) -> Result<(), WireError> {
     within(good, "address book")
 }
 
+fn check_pulse(pulse: &Pulse) -> Result<(), WireError> {
+    within(pulse.rumours.len() <= MAX_MEMBERS && pulse.news.len() <= MAX_MEMBERS, "table of a pulse")?;
+    within(pulse.news.iter().all(News::is_bounded), "news")?;
+    check_book(&pulse.book)
+}
+
 impl Message for Request {
     fn check(&self) -> Result<(), WireError> {
         match self {
-            Request::Pulse(pulse) => check_book(&pulse.book),
+            Request::Pulse(pulse) => check_pulse(pulse),
+            Request::Gossip(packet) => within(packet.len() <= MAX_PACKET, "packet"),
             Request::GetLayout | Request::PutLayout(_) | Request::Suspect(_) => Ok(()),
             Request::Prepare(_, name, _) | Request::Read(_, name) => check_name(name),
             Request::Accept(_, name, accepted) | Request::Learn(_, name, accepted) => {
@@ -412,7 +407,7 @@ impl Message for Request {
 impl Message for Reply {
     fn check(&self) -> Result<(), WireError> {
         match self {
-            Reply::Pulse(pulse) => check_book(&pulse.book),
+            Reply::Pulse(pulse) => check_pulse(pulse),
             Reply::Promised(Some(accepted)) | Reply::Value(Some(accepted), _) => check_accepted(accepted),
             Reply::Listed { entries, more } => {
                 within(!(*more && entries.is_empty()), "a cut listing without entries")?;

@@ -27,6 +27,7 @@ use crate::{
     error::Error,
     pace::Pace,
     peers::Peers,
+    pulse::Mailbox,
     scrub::ScrubState,
     serve,
     sys::{self, Instant},
@@ -67,8 +68,10 @@ pub(crate) struct Inner {
     pub(crate) healing: Notify,
     /// Makes the comparison with the peers hurry.
     pub(crate) reconciling: Notify,
-    /// Makes the next pulse go out now.
+    /// Has this node say now what it knows.
     pub(crate) beat: Notify,
+    /// Where gossip goes that came in.
+    pub(crate) gossip: Mailbox,
     /// Wakes whoever follows a transition: another node has synced.
     pub(crate) transition: Notify,
     /// The newest layout for which all own partitions are synced.
@@ -146,6 +149,7 @@ impl Inner {
             healing: Notify::new(),
             reconciling: Notify::new(),
             beat: Notify::new(),
+            gossip: Mailbox::default(),
             transition: Notify::new(),
             synced: AtomicU64::new(0),
             key: OnceLock::new(),

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pando_core::{
-    id::{NodeId, Partition},
+    id::NodeId,
     layout::{
         Layout, Member, MemberState, Slots,
         change::{Change, Facts, Refused},
@@ -159,35 +159,26 @@ impl Inner {
     }
 
     fn preview(&self, layout: &Layout, members: &[Member], slots: &Slots, known: usize) -> Plan {
-        let count = |slots: &Slots, number: usize| {
-            Partition::all()
-                .filter(|p| slots.of(*p).iter().any(|owner| usize::from(*owner) == number))
-                .count() as u64
-        };
-        let before: u64 = (0..known).map(|number| count(&layout.slots, number)).sum();
+        let moved = plan::moved(&layout.slots, slots);
+        let change = |number: usize| moved.members.get(&(number as u16)).copied().unwrap_or_default();
+        let before: u64 = moved.members.values().map(|change| change.before as u64).sum();
         let slot_bytes = self.used_in_all().checked_div(before).unwrap_or(0);
-        let gained = |number: usize| {
-            let owns =
-                |slots: &Slots, p: Partition| slots.of(p).iter().any(|owner| usize::from(*owner) == number);
-            Partition::all().filter(|p| owns(slots, *p) && !owns(&layout.slots, *p)).count() as u64
-        };
         let planned = |(number, member): (usize, &Member)| PlannedMember {
             id: (number < known).then_some(member.id),
             zone: member.zone.clone(),
             capacity: member.capacity,
-            slots_before: if number < known { count(&layout.slots, number) } else { 0 },
-            slots_after: count(slots, number),
-            bytes_in: gained(number) * slot_bytes,
+            slots_before: change(number).before as u64,
+            slots_after: change(number).after() as u64,
+            bytes_in: change(number).gained as u64 * slot_bytes,
         };
-        let moved = (0..members.len()).map(gained).sum();
         let present = members.iter().enumerate().filter(|(number, member)| {
-            member.state != MemberState::Gone || (*number < known && count(&layout.slots, *number) > 0)
+            member.state != MemberState::Gone || (*number < known && change(*number).before > 0)
         });
         Plan {
             members: present.map(planned).collect(),
-            moved,
-            slots: (0..members.len()).map(|number| count(slots, number)).sum(),
-            bytes: moved * slot_bytes,
+            moved: moved.slots as u64,
+            slots: moved.total as u64,
+            bytes: moved.slots as u64 * slot_bytes,
             copies: layout.copies(members),
         }
     }

@@ -1,35 +1,66 @@
-//! What this node knows of the others: where they are, when they were last heard, what they said.
+//! What this node knows of the others: where they are, whether they answer, what they said.
 //!
-//! Owns the address book and the table of pulses. Leaves sending to [`crate::pulse`], and who is a member
-//! to the layout.
+//! Owns the address book and the table of standings. Leaves finding out to [`crate::pulse`], and who is a
+//! member to the layout.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Mutex, time::Duration};
 
+pub(crate) use pando_core::gossip::Standing as Liveness;
 use pando_core::{
+    gossip::{News, Outages},
     id::NodeId,
     layout::{Layout, MAX_ADDRESSES},
     register::LayoutVersion,
-    wire::{AddressEntry, Pulse},
+    wire::AddressEntry,
 };
 
 use crate::sys::Instant;
 
-/// A node not heard of for so long counts as down: five pulses.
-pub(crate) const SILENCE: Duration = Duration::from_secs(5);
+/// For how long an answer of a node proves that it is up, whatever is said of it: gossip needs about so
+/// long to notice that a node is back.
+const PROOF: Duration = Duration::from_secs(5);
 
-/// What one node last said.
-#[derive(Clone, Debug, Default)]
+/// What is known of one node.
+#[derive(Clone, Debug)]
 struct Peer {
     entry: Option<AddressEntry>,
-    heard: Option<Instant>,
+    /// What gossip says.
+    standing: Liveness,
+    /// When it last answered this node.
+    answered: Option<Instant>,
     /// Since when calls to it fail, if they do.
     failing: Option<Instant>,
-    /// Smoothed round trip of its pulses.
+    /// Smoothed round trip of small exchanges.
     round_trip: Option<Duration>,
     said: Option<Said>,
 }
 
-/// The part of a pulse that is kept.
+impl Default for Peer {
+    fn default() -> Self {
+        Self {
+            entry: None,
+            standing: Liveness::Unknown,
+            answered: None,
+            failing: None,
+            round_trip: None,
+            said: None,
+        }
+    }
+}
+
+impl Peer {
+    fn liveness(&self) -> Liveness {
+        match (self.failing, self.standing, self.answered) {
+            (Some(_), ..) => Liveness::Down,
+            (None, Liveness::Up, _) => Liveness::Up,
+            (None, _, Some(answered)) if answered.elapsed() < PROOF => Liveness::Up,
+            (None, Liveness::Unknown, Some(_)) => Liveness::Down,
+            (None, standing, _) => standing,
+        }
+    }
+}
+
+/// The part of a node's news that is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said {
     pub(crate) synced: LayoutVersion,
@@ -38,21 +69,11 @@ pub(crate) struct Said {
     pub(crate) owed: u64,
 }
 
-/// How a node can be expected to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Liveness {
-    /// It answered lately.
-    Up,
-    /// Nothing is known yet.
-    Unknown,
-    /// It did not answer.
-    Down,
-}
-
 /// The table of peers. Bounded by the layout: entries of others are not taken.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     table: Mutex<BTreeMap<NodeId, Peer>>,
+    outages: Mutex<Outages>,
 }
 
 impl Peers {
@@ -111,23 +132,43 @@ impl Peers {
         self.with(|table| Some(table.get(node)?.entry.as_ref()?.addresses.clone()))
     }
 
-    /// A pulse came from `node`, in answer to ours if `round_trip` is given.
-    pub(crate) fn heard(&self, node: NodeId, pulse: &Pulse, round_trip: Option<Duration>) {
+    /// Where a node said it is, and when.
+    pub(crate) fn entry(&self, node: &NodeId) -> Option<AddressEntry> {
+        self.with(|table| table.get(node)?.entry.clone())
+    }
+
+    /// A node's news came. Returns whether it has synced another layout than before.
+    pub(crate) fn heard(&self, news: &News) -> bool {
+        let said = Said { synced: news.synced, used: news.used, capacity: news.capacity, owed: news.owed };
+        self.with(|table| {
+            let before = table.entry(news.node()).or_default().said.replace(said);
+            before.is_none_or(|before| before.synced != said.synced)
+        })
+    }
+
+    /// Gossip says how a node is. Whoever is said to be up is given another try.
+    pub(crate) fn stands(&self, node: NodeId, standing: Liveness) {
         self.with(|table| {
             let peer = table.entry(node).or_default();
-            if let Some(new) = round_trip {
-                // It answers us: it is up. (That we hear from it does not mean that it hears us.)
-                peer.heard = Some(Instant::now());
-                peer.failing = None;
-                peer.round_trip = Some(peer.round_trip.map_or(new, |old| (old * 7 + new) / 8));
+            peer.standing = standing;
+            match standing {
+                Liveness::Up => peer.failing = None,
+                _ => peer.answered = None,
             }
-            peer.said = Some(Said {
-                synced: pulse.synced,
-                used: pulse.used,
-                capacity: pulse.capacity,
-                owed: pulse.owed,
-            });
         });
+    }
+
+    /// A small exchange with `node` came to its end in this time. (That we hear from it would not mean that
+    /// it hears us; this does.) Returns whether that is a surprise.
+    pub(crate) fn answered(&self, node: NodeId, round_trip: Duration) -> bool {
+        self.with(|table| {
+            let peer = table.entry(node).or_default();
+            let surprise = peer.liveness() != Liveness::Up;
+            peer.answered = Some(Instant::now());
+            peer.failing = None;
+            peer.round_trip = Some(peer.round_trip.map_or(round_trip, |old| (old * 7 + round_trip) / 8));
+            surprise
+        })
     }
 
     /// A call to `node` failed before any answer.
@@ -138,24 +179,29 @@ impl Peers {
         });
     }
 
-    /// Whether a node is worth asking.
-    pub(crate) fn liveness(&self, node: &NodeId) -> Liveness {
-        self.with(|table| match table.get(node) {
-            None => Liveness::Unknown,
-            Some(peer) if peer.failing.is_some() => Liveness::Down,
-            Some(Peer { heard: Some(heard), .. }) if heard.elapsed() < SILENCE => Liveness::Up,
-            Some(Peer { heard: Some(_), .. }) => Liveness::Down,
-            Some(_) => Liveness::Unknown,
-        })
+    /// Nodes that failed to answer this node while gossip holds them alive, or knows nothing.
+    pub(crate) fn doubtful(&self) -> Vec<NodeId> {
+        let doubtful = |peer: &Peer| peer.failing.is_some() && peer.standing != Liveness::Down;
+        self.with(|table| table.iter().filter(|(_, peer)| doubtful(peer)).map(|(node, _)| *node).collect())
     }
 
-    /// For how long a node has been unreachable, as far as this one can tell.
+    /// Whether a node is worth asking.
+    pub(crate) fn liveness(&self, node: &NodeId) -> Liveness {
+        self.with(|table| table.get(node).map_or(Liveness::Unknown, Peer::liveness))
+    }
+
+    /// Looks at all members, for [`Peers::down_for`]. `now` counts from any fixed point in time.
+    pub(crate) fn look(&self, now: Duration, layout: &Layout, me: &NodeId) {
+        let others = layout.present().filter(|member| member.id != *me);
+        let standings: Vec<_> = others.map(|member| (member.id, self.liveness(&member.id))).collect();
+        self.outages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).look(now, &standings);
+    }
+
+    /// For how long a node has been down without interruption, as seen from here; `None` if it is not.
+    /// Counted carefully, see [`Outages`]: not while this node is cut off from most others, and from the
+    /// start when this node starts.
     pub(crate) fn down_for(&self, node: &NodeId) -> Option<Duration> {
-        self.with(|table| {
-            let peer = table.get(node)?;
-            let silent = peer.heard?.elapsed();
-            (silent >= SILENCE).then_some(silent)
-        })
+        self.outages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).down_for(node)
     }
 
     /// The smoothed round trip to a node, if it ever answered.
@@ -184,5 +230,25 @@ mod tests {
         assert_eq!((peers.book()[0].since, peers.addresses(&me)), (7001, Some(at(2))));
         peers.insist(me, &[AddressEntry { node: me, addresses: at(9), since: 10 }]);
         assert_eq!(peers.book()[0].since, 7001, "an old word changes nothing");
+    }
+
+    #[test]
+    fn answers_and_failures_outweigh_rumours() {
+        let (peers, node) = (Peers::default(), NodeId([1; 32]));
+        assert_eq!(peers.liveness(&node), Liveness::Unknown);
+        peers.stands(node, Liveness::Down);
+        assert!(peers.answered(node, Duration::from_millis(8)), "a surprise");
+        assert_eq!(peers.liveness(&node), Liveness::Up, "it answers, whatever is said");
+        peers.failed(node);
+        assert_eq!(peers.liveness(&node), Liveness::Down);
+        assert!(peers.doubtful().is_empty(), "others doubt it too");
+        peers.stands(node, Liveness::Up);
+        assert_eq!(peers.liveness(&node), Liveness::Up, "another try");
+        peers.failed(node);
+        assert_eq!((peers.liveness(&node), peers.doubtful()), (Liveness::Down, vec![node]));
+        assert!(peers.answered(node, Duration::from_millis(16)));
+        assert_eq!(peers.round_trip(&node), Some(Duration::from_millis(9)));
+        peers.stands(node, Liveness::Down);
+        assert_eq!(peers.liveness(&node), Liveness::Down);
     }
 }

@@ -99,7 +99,14 @@ pub(crate) async fn answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -
 async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Result<Reply, Error> {
     let store = &inner.store;
     Ok(match request {
-        Request::Pulse(pulse) => Reply::Pulse(pulse::hear(inner, peer, pulse).await),
+        Request::Pulse(pulse) => match pulse::exchange(inner, peer, pulse).await {
+            Some(pulse) => Reply::Pulse(pulse),
+            None => Reply::Failed(Failure::Other("too much gossip at once".into())),
+        },
+        Request::Gossip(packet) => {
+            inner.gossip.take_in(pulse::Word::Packet(peer, packet));
+            Reply::Ok
+        }
         Request::GetLayout => Reply::Layout(inner.layout()?.encode()),
         Request::PutLayout(bytes) => match Layout::decode(&bytes) {
             Ok(layout) => {

@@ -118,7 +118,7 @@ pub(crate) async fn propose(
 }
 
 /// Tells a decided layout to those that were members before, and waits a moment for them: a newcomer is
-/// then known where it knocks. Who does not hear it is told by the next pulse.
+/// then known where it knocks. Who does not hear it is told by gossip.
 async fn announce(inner: &Arc<Inner>, before: &Layout, decided: &Layout) {
     let message = &Message::from(Request::PutLayout(decided.encode()));
     let others = before.present().filter(|member| member.id != inner.id);

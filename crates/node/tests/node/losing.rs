@@ -108,3 +108,41 @@ async fn a_node_lost_in_mid_put_is_not_noticed() {
     assert_eq!(stored.copies, 2);
     assert!(get(grove.node(1), "a").await.unwrap() == bytes);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_know_of_a_death_and_of_a_return_in_seconds() {
+    let mut grove = Grove::of(5).await;
+    put(grove.node(0), "a", &content(6, 2 * CHUNK)).await.unwrap();
+    let gone = grove.node(2).id();
+    grove.stop(2).await;
+    let since = tokio::time::Instant::now();
+    let all_see = async |grove: &Grove, up: bool| {
+        for node in grove.nodes.iter().flatten().filter(|node| node.id() != gone) {
+            let status = node.status().await.unwrap();
+            if status
+                .nodes
+                .iter()
+                .any(|node| (node.id == gone && node.up != up) || (node.id != gone && !node.up))
+            {
+                return false;
+            }
+        }
+        true
+    };
+    eventually("it is down", || all_see(&grove, false)).await;
+    // Six seconds if nothing but pings finds out; a loaded machine takes longer.
+    assert!(since.elapsed() < Duration::from_secs(20), "it took {:?}", since.elapsed());
+    grove.restart(2).await;
+    eventually("it is up", || all_see(&grove, true)).await;
+    // What each one holds has spread to all.
+    eventually("figures spread", || async {
+        let mut used = Vec::new();
+        for node in grove.nodes.iter().flatten() {
+            used.push(
+                node.status().await.unwrap().nodes.into_iter().map(|n| (n.id, n.used)).collect::<Vec<_>>(),
+            );
+        }
+        used.iter().all(|seen| *seen == used[0]) && used[0].iter().any(|(_, used)| *used > Some(0))
+    })
+    .await;
+}
