@@ -244,8 +244,12 @@ impl Inner {
             match step {
                 ReadStep::Wait => {}
                 ReadStep::TooFew => return Err(Some(missing.too_few(name, owners))),
-                ReadStep::Settle { above } => return Ok(ReadStep::Settle { above }),
+                ReadStep::Settle { above } => {
+                    tracing::trace!(%name, above, ?answered, "read differs");
+                    return Ok(ReadStep::Settle { above });
+                }
                 ReadStep::Value(value) => {
+                    tracing::trace!(%name, ballot = ?value.as_ref().map(|v| v.ballot), ?answered, "read");
                     if let Some(accepted) = &value {
                         self.tell_those_behind(layout, name, owners, read, pending, accepted.clone());
                     }

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use pando_node::{
-    ByteRange, Condition, Consistency, Error, ListQuery, Node, ObjectInfo, PutOptions,
-};
+use pando_node::{ByteRange, Condition, Consistency, Error, ListQuery, Node, ObjectInfo, PutOptions};
 
 use crate::{
     client::{Client, Intent, What, key},
@@ -16,7 +14,9 @@ use crate::{
 /// Starts the clients that use this machine's node.
 pub(crate) fn start(state: &Rc<State>, machine: u32, node: &Node) {
     let nodes = state.plan.nodes;
-    for number in (0..state.plan.clients).filter(|client| client * nodes / state.plan.clients % nodes == machine) {
+    for number in
+        (0..state.plan.clients).filter(|client| client * nodes / state.plan.clients % nodes == machine)
+    {
         let (state, node) = (Rc::clone(state), node.clone());
         // A client that starts anew (its machine did) goes another way than before.
         let mut rng = Rng::of(state.plan.seed ^ state.micros(), 100 + u64::from(number));
@@ -119,21 +119,26 @@ impl User {
 
     async fn read(&mut self, key: &str, part: Option<(u32, u32)>) {
         let operation = self.state.begin(self.number, self.machine, key, Kind::Read);
-        let outcome = read(&self.state, &self.node, key, part).await;
-        match &outcome {
-            Ok(value) => self.client.saw(key, *value),
+        let outcome = match read(&self.state, &self.node, key, part).await {
+            Ok(Seen::Value(value)) => {
+                self.client.saw(key, value);
+                Outcome::Read(value)
+            }
+            Ok(Seen::Unknown) => Outcome::Failed,
             Err(error) => {
                 self.state.event("read failed");
                 self.state.note(&format!("client {}: read: {error}", self.number));
+                Outcome::Failed
             }
-        }
-        self.state.end(operation, outcome.map_or(Outcome::Failed, Outcome::Read));
+        };
+        self.state.end(operation, outcome);
     }
 
     /// A list is right for each key: as if each had been read.
     async fn list(&mut self) {
         let keys: Vec<String> = (0..self.state.plan.keys).map(key).collect();
-        let begin = |key: &String| self.state.begin(self.number, self.machine, key, Kind::Read);
+        // Told apart from reads in a trace by the client's number.
+        let begin = |key: &String| self.state.begin(500 + self.number, self.machine, key, Kind::Read);
         let operations: Vec<usize> = keys.iter().map(begin).collect();
         match self.node.list("default", ListQuery::default()).await {
             Ok(page) => {
@@ -157,13 +162,22 @@ impl User {
     }
 }
 
+/// What a read saw.
+pub(crate) enum Seen {
+    /// This value, or nothing.
+    Value(Option<Value>),
+    /// Part of a value that can't be told from it: whoever wrote it never heard that it took effect, and nobody
+    /// has read its beginning yet.
+    Unknown,
+}
+
 /// Reads an object, or a part of it (in thousandths), and checks every byte.
 pub(crate) async fn read(
     state: &State,
     node: &Node,
     key: &str,
     part: Option<(u32, u32)>,
-) -> Result<Option<Value>, Error> {
+) -> Result<Seen, Error> {
     let range = match part {
         None => None,
         Some((from, to)) => match node.stat("default", key, Consistency::Linearizable).await {
@@ -171,13 +185,13 @@ pub(crate) async fn read(
                 info.size * u64::from(from) / 1000,
                 (info.size * u64::from(to) / 1000).saturating_sub(1).max(info.size * u64::from(from) / 1000),
             )),
-            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(Error::NotFound { .. }) => return Ok(Seen::Value(None)),
             Err(error) => return Err(error),
         },
     };
     let mut object = match node.get("default", key, range, Consistency::Linearizable).await {
         Ok(object) => object,
-        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(Error::NotFound { .. }) => return Ok(Seen::Value(None)),
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
@@ -191,7 +205,7 @@ pub(crate) async fn read(
     let value = check_bytes(state, key, &object.info, &bytes, object.range.start, failed.is_none());
     match failed {
         Some(error) => Err(error),
-        None => Ok(value),
+        None => Ok(value.map_or(Seen::Unknown, |value| Seen::Value(Some(value)))),
     }
 }
 

@@ -38,8 +38,24 @@ fn machine_name(number: u32) -> String {
     format!("n{number}")
 }
 
+/// Logs of the nodes go to stderr, if `PANDO_LOG` says which.
+fn log() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if let Ok(filter) = std::env::var("PANDO_LOG") {
+            let filter = tracing_subscriber::EnvFilter::new(filter);
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .without_time()
+                .init();
+        }
+    });
+}
+
 /// Runs the world of a seed.
 pub fn run(seed: u64, options: &Options) -> Report {
+    log();
     let plan = Plan::of(seed);
     simulated::seed(seed);
     simulated::set_mutant(options.mutant.as_deref());
@@ -151,7 +167,8 @@ impl World {
             let (_, fault) = self.faults.pop().expect("it is there");
             self.bring_about(&fault);
         }
-        let due: Vec<Fault> = self.later.iter().filter(|(at, _)| *at <= now).map(|(_, f)| f.clone()).collect();
+        let due: Vec<Fault> =
+            self.later.iter().filter(|(at, _)| *at <= now).map(|(_, f)| f.clone()).collect();
         self.later.retain(|(at, _)| *at > now);
         for fault in due {
             self.bring_about(&fault);
@@ -442,7 +459,8 @@ async fn fulfil(state: &Rc<State>, node: &Node, want: Want) -> bool {
             let text = error.to_string();
             state.note(&format!("{want:?}: {text}"));
             // What is refused for good is not asked again; a network that is in trouble will be asked later.
-            want == Want::Check || ["is so already", "not a member", "only node"].iter().any(|w| text.contains(w))
+            want == Want::Check
+                || ["is so already", "not a member", "only node"].iter().any(|w| text.contains(w))
         }
     }
 }

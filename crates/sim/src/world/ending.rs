@@ -63,7 +63,11 @@ async fn in_order(state: &Rc<State>, node: &Node) -> Result<(), String> {
         for key in (0..state.plan.keys).map(key) {
             let operation = state.begin(1000 + number, number, &key, Kind::Read);
             let read = users::read(state, &node, &key, None).await;
-            state.end(operation, read.as_ref().map_or(Outcome::Failed, |value| Outcome::Read(*value)));
+            let outcome = match &read {
+                Ok(users::Seen::Value(value)) => Outcome::Read(*value),
+                Ok(users::Seen::Unknown) | Err(_) => Outcome::Failed,
+            };
+            state.end(operation, outcome);
             read.map_err(|error| format!("{key} from machine {number}: {error}"))?;
         }
     }

@@ -298,8 +298,8 @@ impl State {
 
     /// Called on the machine: its clock is moved from there.
     pub(crate) fn move_clock(&self, number: u32) {
-        let moved = self
-            .machine(number, |machine| std::mem::take(&mut machine.clock_moved).then_some(machine.clock));
+        let moved =
+            self.machine(number, |machine| std::mem::take(&mut machine.clock_moved).then_some(machine.clock));
         if let Some(clock) = moved {
             simulated::set_clock(clock);
         }
