@@ -129,6 +129,7 @@ async fn announce(inner: &Arc<Inner>, before: &Layout, decided: &Layout) {
 
 /// Whether a majority of the owners of each partition has said that it synced this layout.
 fn may_end(inner: &Inner, layout: &Layout) -> bool {
+    if pando_core::mutant("transition-ends-before-sync") { return true; }
     let has_synced = |node: &NodeId| {
         if *node == inner.id {
             return inner.synced.load(Ordering::SeqCst) >= layout.version.0;
@@ -143,6 +144,7 @@ fn may_end(inner: &Inner, layout: &Layout) -> bool {
 
 async fn sync_all(inner: &Arc<Inner>, layout: &Arc<Layout>) -> Result<(), Error> {
     let own = Partition::all().filter(|partition| layout.owners(*partition).contains(&inner.id));
+    let own = own.filter(|partition| !(pando_core::mutant("stayers-do-not-sync") && layout.previous_owners(*partition).contains(&inner.id)));
     stream::iter(own.map(Ok))
         .try_for_each_concurrent(PARALLEL, |partition| sync_partition(inner, layout, partition))
         .await
@@ -211,6 +213,10 @@ async fn sync_bucket(
                 // What this node alone has was never chosen. (Nor can it be a leftover of what the others have
                 // purged: that went when this layout came, see `Layout::keeps_registers`.)
                 (None, true) => {}
+                (_, false) if pando_core::mutant("sync-takes-highest") => {
+                    let highest = (0..held.len()).max_by_key(|place| held[*place]).expect("there are sources");
+                    adopt(inner, layout, name, held[highest].expect("some differ"), sources[highest]).await?;
+                }
                 (_, false) => settle(inner, layout, name).await?,
             }
         }

@@ -95,7 +95,7 @@ impl<'a> Group<'a> {
 
     /// The caller writes something that a reply rests on.
     pub(crate) fn durably(&mut self) {
-        self.wrote = Wrote::Durably;
+        self.wrote = if pando_core::mutant("ack-before-sync") { Wrote::Lazily } else { Wrote::Durably };
     }
 
     /// The caller writes something that recovery could work out again.

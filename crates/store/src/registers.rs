@@ -212,7 +212,7 @@ fn prepare(
     ballot: Ballot,
 ) -> Result<Prepare, Error> {
     let known = group.shared.known_layout();
-    if known != layout {
+    if known != layout && !pando_core::mutant("stale-layout-accepted") {
         return Ok(Prepare::Fenced(known));
     }
     group.shared.check_void(name.partition())?;
@@ -236,7 +236,7 @@ fn accept(
     accepted: &Accepted,
 ) -> Result<Accept, Error> {
     let known = group.shared.known_layout();
-    if known != layout {
+    if known != layout && !pando_core::mutant("stale-layout-accepted") {
         return Ok(Accept::Fenced(known));
     }
     group.shared.check_void(name.partition())?;

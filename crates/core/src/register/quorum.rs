@@ -26,7 +26,7 @@ impl Quorum {
             && self
                 .groups
                 .iter()
-                .all(|group| 2 * group.iter().filter(|owner| answered(**owner)).count() > group.len())
+                .all(|group| 2 * group.iter().filter(|owner| answered(**owner)).count() > if crate::mutant("majority-of-one") { 0 } else { group.len() })
     }
 
     /// Whether enough could still answer if those for which `lost` holds never do.

@@ -89,6 +89,7 @@ impl Read {
         }
         self.over = true;
         if self.quorum.is_met(|owner| self.replies[usize::from(owner)].is_some()) {
+            if crate::mutant("learn-unchosen") { return Step::Value(self.replies.iter().flatten().flatten().max_by_key(|accepted| accepted.ballot).cloned()); }
             Step::Settle { above: self.above }
         } else {
             Step::TooFew
@@ -104,7 +105,7 @@ impl Read {
                     .as_ref()
                     .is_some_and(|reply| ballot(reply) == ballot(candidate))
             };
-            self.quorum.is_met(agrees).then(|| candidate.clone())
+            (crate::mutant("read-trusts-one") || self.quorum.is_met(agrees)).then(|| candidate.clone())
         })
     }
 }
