@@ -6,20 +6,22 @@
 //! the register. When a majority of each partition's owners has synced, the previous slots are dropped.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use pando_core::{
-    fingerprint::BUCKETS,
+    fingerprint::{BUCKETS, Fingerprint},
     id::{NodeId, Partition, WriteId},
     layout::{Layout, Owners},
     name::RegisterName,
     register::{Ballot, State},
     wire::{Reply, Request, SyncRequest},
 };
+
+use pando_store::Paged;
 
 use crate::{
     error::Error,
@@ -142,10 +144,41 @@ fn may_end(inner: &Inner, layout: &Layout) -> bool {
 }
 
 async fn sync_all(inner: &Arc<Inner>, layout: &Arc<Layout>) -> Result<(), Error> {
-    let own = Partition::all().filter(|partition| layout.owners(*partition).contains(&inner.id));
-    stream::iter(own.map(Ok))
+    let theirs = prints_of_previous(inner, layout).await;
+    let Paged::Page { entries, .. } = inner.store.fingerprints(Some(layout.version)).await? else {
+        return Err(moved_on());
+    };
+    let own: Prints = entries.into_iter().map(|(partition, registers, _)| (partition, registers)).collect();
+    let print = |prints: &Prints, partition| prints.get(&partition).copied().unwrap_or_default();
+    // The common case: a majority of the previous owners holds just what this node holds.
+    let differs = |partition: &Partition| {
+        let owners = layout.previous_quorum(*partition).expect("a transition has previous owners");
+        let agrees = |owner: u16| {
+            let prints = theirs.get(&owners.nodes[usize::from(owner)]);
+            prints.is_some_and(|prints| print(prints, *partition) == print(&own, *partition))
+        };
+        !owners.quorum.is_met(agrees)
+    };
+    let mine = Partition::all().filter(|partition| layout.owners(*partition).contains(&inner.id));
+    stream::iter(mine.filter(differs).map(Ok))
         .try_for_each_concurrent(PARALLEL, |partition| sync_partition(inner, layout, partition))
         .await
+}
+
+/// Fingerprints of the registers of each partition.
+type Prints = BTreeMap<Partition, Fingerprint>;
+
+/// The fingerprints of the previous owners that answer, all at this layout.
+async fn prints_of_previous(inner: &Arc<Inner>, layout: &Arc<Layout>) -> BTreeMap<NodeId, Prints> {
+    let nodes: BTreeSet<NodeId> = Partition::all().flat_map(|p| layout.previous_owners(p)).collect();
+    let message = &Message::from(Request::Prints(layout.version));
+    let asked = nodes.into_iter().map(|node| async move {
+        match inner.ask_owner(layout, node, message).await {
+            Ok(Reply::Prints(prints)) => Some((node, prints.into_iter().map(|(p, r, _)| (p, r)).collect())),
+            _ => None,
+        }
+    });
+    stream::iter(asked).buffer_unordered(PARALLEL).filter_map(|answer| async { answer }).collect().await
 }
 
 async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Partition) -> Result<(), Error> {
