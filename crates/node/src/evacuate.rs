@@ -124,7 +124,8 @@ async fn hand_over(
     }
     let mut left = 0;
     for chunk in chunks {
-        let confirmed = pando_core::mutant("drop-before-confirm") || !lacking.iter().any(|(_, missing)| *missing == chunk);
+        let confirmed = pando_core::mutant("drop-before-confirm")
+            || !lacking.iter().any(|(_, missing)| *missing == chunk);
         // An owner again by now: it stays.
         let same_layout = inner.layout()?.version == layout.version;
         let confirmed_for = versions.remove(&chunk).unwrap_or_default();

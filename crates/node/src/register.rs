@@ -337,7 +337,12 @@ impl Inner {
             Verdict::Declined(reason) => match found {
                 // An earlier attempt of this very change may sit, at a higher ballot than what was found, on
                 // an owner that was not heard: only a write at this ballot rules it out.
-                Some(found) if (!settled || change.attempted()) && !pando_core::mutant("decline-without-settling") => (found.value, Some(Err(reason))),
+                Some(found)
+                    if (!settled || change.attempted())
+                        && !pando_core::mutant("decline-without-settling") =>
+                {
+                    (found.value, Some(Err(reason)))
+                }
                 found => return Ok(Attempt::Over(Outcome::Declined(reason, found))),
             },
             Verdict::Done => {

@@ -113,21 +113,13 @@ impl Node {
             capacity,
             state: MemberState::Active,
         };
-        let started = match (layout, &config.join) {
-            (Some(layout), _) => {
-                let key = files::network_key(&config.data)?
-                    .ok_or_else(|| Error::Setup("the network key is missing from the data folder".into()))?;
-                inner.set_key(key);
-                inner.install_layout(layout).await?;
-                Started::Resumed
-            }
-            (None, Some(ticket)) => {
-                join_network(&inner, &config.data, ticket, me).await?;
-                Started::Joined
-            }
-            (None, None) => {
-                make_network(&inner, &config.data, config.replicas.unwrap_or(Replicas::Count(3)), me).await?;
-                Started::Made
+        let started = match enter_network(&inner, config, layout, me).await {
+            Ok(started) => started,
+            Err(error) => {
+                // Whoever tries again wants the address back.
+                inner.stop();
+                let _ = sys::timeout(STOPPING, inner.endpoint().shutdown()).await;
+                return Err(error);
             }
         };
         let layout = inner.layout()?;
@@ -375,6 +367,32 @@ fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Res
         return Err(Error::Setup("--replicas is chosen when a network is made and can't be changed".into()));
     }
     Ok(())
+}
+
+/// Resumes, joins or makes.
+async fn enter_network(
+    inner: &Arc<Inner>,
+    config: &Config,
+    layout: Option<Layout>,
+    me: Member,
+) -> Result<Started, Error> {
+    match (layout, &config.join) {
+        (Some(layout), _) => {
+            let key = files::network_key(&config.data)?
+                .ok_or_else(|| Error::Setup("the network key is missing from the data folder".into()))?;
+            inner.set_key(key);
+            inner.install_layout(layout).await?;
+            Ok(Started::Resumed)
+        }
+        (None, Some(ticket)) => {
+            join_network(inner, &config.data, ticket, me).await?;
+            Ok(Started::Joined)
+        }
+        (None, None) => {
+            make_network(inner, &config.data, config.replicas.unwrap_or(Replicas::Count(3)), me).await?;
+            Ok(Started::Made)
+        }
+    }
 }
 
 async fn make_network(inner: &Arc<Inner>, data: &Path, replicas: Replicas, me: Member) -> Result<(), Error> {

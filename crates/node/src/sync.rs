@@ -6,20 +6,22 @@
 //! the register. When a majority of each partition's owners has synced, the previous slots are dropped.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use pando_core::{
-    fingerprint::BUCKETS,
+    fingerprint::{BUCKETS, Fingerprint},
     id::{NodeId, Partition, WriteId},
     layout::{Layout, Owners},
     name::RegisterName,
     register::{Ballot, State},
     wire::{Reply, Request, SyncRequest},
 };
+
+use pando_store::Paged;
 
 use crate::{
     error::Error,
@@ -129,7 +131,9 @@ async fn announce(inner: &Arc<Inner>, before: &Layout, decided: &Layout) {
 
 /// Whether a majority of the owners of each partition has said that it synced this layout.
 fn may_end(inner: &Inner, layout: &Layout) -> bool {
-    if pando_core::mutant("transition-ends-before-sync") { return true; }
+    if pando_core::mutant("transition-ends-before-sync") {
+        return true;
+    }
     let has_synced = |node: &NodeId| {
         if *node == inner.id {
             return inner.synced.load(Ordering::SeqCst) >= layout.version.0;
@@ -143,11 +147,44 @@ fn may_end(inner: &Inner, layout: &Layout) -> bool {
 }
 
 async fn sync_all(inner: &Arc<Inner>, layout: &Arc<Layout>) -> Result<(), Error> {
-    let own = Partition::all().filter(|partition| layout.owners(*partition).contains(&inner.id));
-    let own = own.filter(|partition| !(pando_core::mutant("stayers-do-not-sync") && layout.previous_owners(*partition).contains(&inner.id)));
-    stream::iter(own.map(Ok))
+    let theirs = prints_of_previous(inner, layout).await;
+    let Paged::Page { entries, .. } = inner.store.fingerprints(Some(layout.version)).await? else {
+        return Err(moved_on());
+    };
+    let own: Prints = entries.into_iter().map(|(partition, registers, _)| (partition, registers)).collect();
+    let print = |prints: &Prints, partition| prints.get(&partition).copied().unwrap_or_default();
+    // The common case: a majority of the previous owners holds just what this node holds.
+    let differs = |partition: &Partition| {
+        let owners = layout.previous_quorum(*partition).expect("a transition has previous owners");
+        let agrees = |owner: u16| {
+            let prints = theirs.get(&owners.nodes[usize::from(owner)]);
+            prints.is_some_and(|prints| print(prints, *partition) == print(&own, *partition))
+        };
+        !owners.quorum.is_met(agrees)
+    };
+    let mine = Partition::all().filter(|partition| layout.owners(*partition).contains(&inner.id));
+    let mine = mine.filter(|p| {
+        !(pando_core::mutant("stayers-do-not-sync") && layout.previous_owners(*p).contains(&inner.id))
+    });
+    stream::iter(mine.filter(differs).map(Ok))
         .try_for_each_concurrent(PARALLEL, |partition| sync_partition(inner, layout, partition))
         .await
+}
+
+/// Fingerprints of the registers of each partition.
+type Prints = BTreeMap<Partition, Fingerprint>;
+
+/// The fingerprints of the previous owners that answer, all at this layout.
+async fn prints_of_previous(inner: &Arc<Inner>, layout: &Arc<Layout>) -> BTreeMap<NodeId, Prints> {
+    let nodes: BTreeSet<NodeId> = Partition::all().flat_map(|p| layout.previous_owners(p)).collect();
+    let message = &Message::from(Request::Prints(layout.version));
+    let asked = nodes.into_iter().map(|node| async move {
+        match inner.ask_owner(layout, node, message).await {
+            Ok(Reply::Prints(prints)) => Some((node, prints.into_iter().map(|(p, r, _)| (p, r)).collect())),
+            _ => None,
+        }
+    });
+    stream::iter(asked).buffer_unordered(PARALLEL).filter_map(|answer| async { answer }).collect().await
 }
 
 async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Partition) -> Result<(), Error> {
@@ -214,7 +251,8 @@ async fn sync_bucket(
                 // purged: that went when this layout came, see `Layout::keeps_registers`.)
                 (None, true) => {}
                 (_, false) if pando_core::mutant("sync-takes-highest") => {
-                    let highest = (0..held.len()).max_by_key(|place| held[*place]).expect("there are sources");
+                    let highest =
+                        (0..held.len()).max_by_key(|place| held[*place]).expect("there are sources");
                     adopt(inner, layout, name, held[highest].expect("some differ"), sources[highest]).await?;
                 }
                 (_, false) => settle(inner, layout, name).await?,

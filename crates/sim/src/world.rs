@@ -30,7 +30,9 @@ const FORMING: Duration = Duration::from_secs(60);
 const MENDING: Duration = Duration::from_secs(400);
 /// How long what no object needs is kept: short, so that it is collected and purged within a world's time.
 const GRACE: Duration = Duration::from_secs(6);
-/// Members that are away for so long are replaced, in worlds whose membership changes.
+/// Where every machine listens.
+/// How long a ticket is good: clocks differ by hours.
+const TICKET: Duration = Duration::from_secs(30 * 24 * 3600);
 const PORT: u16 = 7433;
 
 /// The name of a machine.
@@ -336,6 +338,7 @@ impl World {
         self.later.clear();
         self.sim.set_fail_rate(0.0);
         self.repair_all();
+        self.state.settle_clocks();
         for node in 0..self.machines {
             for other in self.others(node) {
                 self.sim.release(machine_name(node), machine_name(other));
@@ -361,7 +364,7 @@ async fn machine(state: Rc<State>, number: u32) -> turmoil::Result {
         advertise: Some(address),
         zone: Some(format!("zone-{}", number % state.plan.zones)),
         capacity: Some(1 << 31),
-        replicas: (number == 0 && !state.was_member(number)).then(|| replicas(state.plan.replicas)),
+        replicas: state.makes_the_network(number).then(|| replicas(state.plan.replicas)),
         join: None,
         grace: GRACE,
         dead_after: None,
@@ -422,7 +425,7 @@ async fn serve(state: &Rc<State>, number: u32, node: &Node) {
             continue;
         }
         for wanted in state.tickets_wanted() {
-            match node.invite(Duration::from_secs(3600)).await {
+            match node.invite(TICKET).await {
                 Ok(ticket) => state.give_ticket(wanted, ticket),
                 Err(error) => state.note(&format!("no ticket: {error}")),
             }

@@ -258,7 +258,9 @@ impl Folder {
     /// Syncs the folder of a chunk's place; nothing to do if there is none.
     fn sync_inner(&self, id: &ChunkId) -> io::Result<()> {
         self.step(Step::SyncFolder, id)?;
-        if pando_core::mutant("folder-not-synced") { return Ok(()); }
+        if pando_core::mutant("folder-not-synced") {
+            return Ok(());
+        }
         match sync_folder(&ChunkPath::of(id).inner(&self.chunks)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             synced => synced,

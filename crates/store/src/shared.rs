@@ -84,7 +84,11 @@ impl Shared {
     ) -> Self {
         Self {
             database: RwLock::new(Some(database)),
-            acceptor: Mutex::new(Acceptor::restarted(if pando_core::mutant("promises-forgotten") { 0 } else { facts.ceiling })),
+            acceptor: Mutex::new(Acceptor::restarted(if pando_core::mutant("promises-forgotten") {
+                0
+            } else {
+                facts.ceiling
+            })),
             known_layout: AtomicU64::new(facts.layout),
             void: Mutex::default(),
             space: Mutex::new(Space { used: facts.used, reserved: 0 }),

@@ -292,7 +292,9 @@ impl Layout {
     /// what others have forgotten since (deleted, and purged), and must go before it answers anything under
     /// this layout.
     pub fn keeps_registers(&self, partition: Partition, node: &NodeId, known: LayoutVersion) -> bool {
-        if crate::mutant("old-rows-kept") { return true; }
+        if crate::mutant("old-rows-kept") {
+            return true;
+        }
         let Some(number) = self.members.iter().zip(0u16..).find(|(m, _)| m.id == *node).map(|(_, n)| n)
         else {
             return false;

@@ -176,7 +176,9 @@ impl<K: Clone + Ord> Acceptor<K> {
             return AcceptOutcome::Already;
         }
         let (promised, height) = (self.promise(key), stored.height());
-        if crate::mutant("accept-below") { return AcceptOutcome::Write; }
+        if crate::mutant("accept-below") {
+            return AcceptOutcome::Write;
+        }
         let exactly_promised = promised == Some(ballot);
         if ballot.counter >= COUNTER_LIMIT
             || promised > Some(ballot)

@@ -57,7 +57,9 @@ impl Change {
         found: Option<&Value>,
         f: impl FnOnce(Option<&Value>) -> Result<State, E>,
     ) -> Verdict<E> {
-        if !crate::mutant("retry-without-write-id") && found.is_some_and(|value| value.recent.contains(&self.id)) {
+        if !crate::mutant("retry-without-write-id")
+            && found.is_some_and(|value| value.recent.contains(&self.id))
+        {
             return Verdict::Done;
         }
         let sequence = found.map_or(0, |value| value.sequence);

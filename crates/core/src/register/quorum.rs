@@ -23,10 +23,10 @@ impl Quorum {
     /// Whether the owners for which `answered` holds are enough.
     pub fn is_met(&self, answered: impl Fn(u16) -> bool) -> bool {
         !self.groups.is_empty()
-            && self
-                .groups
-                .iter()
-                .all(|group| 2 * group.iter().filter(|owner| answered(**owner)).count() > if crate::mutant("majority-of-one") { 0 } else { group.len() })
+            && self.groups.iter().all(|group| {
+                2 * group.iter().filter(|owner| answered(**owner)).count()
+                    > if crate::mutant("majority-of-one") { 0 } else { group.len() }
+            })
     }
 
     /// Whether enough could still answer if those for which `lost` holds never do.

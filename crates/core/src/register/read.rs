@@ -89,7 +89,11 @@ impl Read {
         }
         self.over = true;
         if self.quorum.is_met(|owner| self.replies[usize::from(owner)].is_some()) {
-            if crate::mutant("learn-unchosen") { return Step::Value(self.replies.iter().flatten().flatten().max_by_key(|accepted| accepted.ballot).cloned()); }
+            if crate::mutant("learn-unchosen") {
+                return Step::Value(
+                    self.replies.iter().flatten().flatten().max_by_key(|accepted| accepted.ballot).cloned(),
+                );
+            }
             Step::Settle { above: self.above }
         } else {
             Step::TooFew

@@ -52,6 +52,8 @@ struct Machine {
     /// Its node ended by itself.
     stopped: bool,
     clock: i64,
+    /// How far ahead its clock ever was.
+    furthest: i64,
     clock_moved: bool,
 }
 
@@ -238,9 +240,13 @@ impl State {
         self.machine(number, |machine| machine.joined)
     }
 
+    /// Whether this machine is the first of all.
+    pub(crate) fn makes_the_network(&self, number: u32) -> bool {
+        number == 0 && !self.clients_began.get() && !self.was_member(number)
+    }
+
     pub(crate) fn needs_ticket(&self, number: u32) -> bool {
-        let makes_the_network = number == 0 && !self.clients_began.get();
-        !makes_the_network && !self.was_member(number)
+        !self.makes_the_network(number) && !self.was_member(number)
     }
 
     pub(crate) fn id(&self, number: u32) -> Option<NodeId> {
@@ -291,8 +297,20 @@ impl State {
         if number < self.count() {
             self.machine(number, |machine| {
                 machine.clock += by_ms;
+                machine.furthest = machine.furthest.max(machine.clock);
                 machine.clock_moved = true;
             });
+        }
+    }
+
+    /// Time goes on until it is, everywhere, as late as any clock ever said: what was to happen at some time
+    /// by a clock that was wrong is due.
+    pub(crate) fn settle_clocks(&self) {
+        let mut machines = self.machines.borrow_mut();
+        let latest = machines.iter().map(|machine| machine.furthest).max().unwrap_or(0);
+        for machine in machines.iter_mut() {
+            machine.clock = latest;
+            machine.clock_moved = true;
         }
     }
 

@@ -312,7 +312,9 @@ impl File {
             if fails {
                 // The pages are dropped and count as clean: a second try would report success.
                 content.lose(false);
-                if simulated::mutant("failed-fsync-goes-on") { return Ok(()); }
+                if simulated::mutant("failed-fsync-goes-on") {
+                    return Ok(());
+                }
                 return Err(io::Error::other("the disk failed to sync"));
             }
             content.sync();
