@@ -77,7 +77,7 @@ impl fmt::Display for FindingKind {
 /// The command that repeats a seed with a trace.
 pub fn repeat_command(seed: u64, mutant: Option<&str>) -> String {
     let mutant = mutant.map(|name| format!(" --mutant {name}")).unwrap_or_default();
-    format!("cargo run --release --manifest-path crates/sim/Cargo.toml -- --seed {seed} --trace{mutant}")
+    format!("cargo sim -- --seed {seed} --trace{mutant}")
 }
 
 /// The sums over the seeds that were run.

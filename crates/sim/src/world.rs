@@ -364,7 +364,7 @@ async fn machine(state: Rc<State>, number: u32) -> turmoil::Result {
         advertise: Some(address),
         zone: Some(format!("zone-{}", number % state.plan.zones)),
         capacity: Some(1 << 31),
-        replicas: (number == 0 && !state.was_member(number)).then(|| replicas(state.plan.replicas)),
+        replicas: state.makes_the_network(number).then(|| replicas(state.plan.replicas)),
         join: None,
         grace: GRACE,
         dead_after: None,

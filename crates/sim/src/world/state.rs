@@ -240,9 +240,13 @@ impl State {
         self.machine(number, |machine| machine.joined)
     }
 
+    /// Whether this machine is the first of all.
+    pub(crate) fn makes_the_network(&self, number: u32) -> bool {
+        number == 0 && !self.clients_began.get() && !self.was_member(number)
+    }
+
     pub(crate) fn needs_ticket(&self, number: u32) -> bool {
-        let makes_the_network = number == 0 && !self.clients_began.get();
-        !makes_the_network && !self.was_member(number)
+        !self.makes_the_network(number) && !self.was_member(number)
     }
 
     pub(crate) fn id(&self, number: u32) -> Option<NodeId> {
