@@ -16,7 +16,10 @@ use std::{
 use pando_core::simulated;
 use redb::StorageBackend;
 
+use self::content::Content;
 use crate::error::Error;
+
+mod content;
 
 /// Memory for pages of the index: a simulated one is small.
 pub(crate) const CACHE: usize = 1 << 20;
@@ -62,14 +65,6 @@ impl Default for State {
 enum Entry {
     Folder,
     File(u64),
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    synced: Vec<u8>,
-    current: Vec<u8>,
-    unsynced: Vec<(usize, Vec<u8>)>,
-    resized: bool,
 }
 
 /// What goes wrong on a disk.
@@ -119,12 +114,15 @@ impl Disk {
         disk.power += 1;
     }
 
-    /// The power comes back: what was not synced is lost. With `tear`, the first half of the last write of each
-    /// file survives all the same.
+    /// The power comes back: what was not synced is lost. With `tear`, some of it survives all the same: any of
+    /// a file's writes, in whatever order they were made, and any of a folder's changes.
     pub fn power_on(&self, tear: bool) {
         let mut disk = self.lock();
         disk.on = true;
         disk.faults = Faults::default();
+        if tear {
+            disk.keep_some_entries();
+        }
         // An entry counts if all folders that lead to it do.
         let synced = disk.synced.clone();
         let leads = |path: &Path| {
@@ -137,7 +135,11 @@ impl Disk {
         let named: BTreeSet<u64> = disk.entries.values().filter_map(Entry::file).collect();
         disk.files.retain(|number, _| named.contains(number));
         for content in disk.files.values_mut() {
-            content.lose(tear);
+            if tear {
+                content.lose_some(simulated::next);
+            } else {
+                content.lose();
+            }
         }
     }
 
@@ -172,7 +174,7 @@ impl Disk {
         let other = {
             let disk = self.lock();
             let number = disk.entries.get(from).and_then(Entry::file);
-            number.and_then(|number| disk.files.get(&number)).map(|content| content.current.clone())
+            number.and_then(|number| disk.files.get(&number)).map(|content| content.bytes().to_vec())
         };
         if let Some(other) = other {
             self.change(path, |bytes| bytes.clone_from(&other));
@@ -183,11 +185,9 @@ impl Disk {
         let mut disk = self.lock();
         let Some(number) = disk.entries.get(path).and_then(Entry::file) else { return };
         if let Some(content) = disk.files.get_mut(&number) {
-            let mut bytes = std::mem::take(&mut content.current);
+            let mut bytes = content.bytes().to_vec();
             change(&mut bytes);
-            content.synced.clone_from(&bytes);
-            content.current = bytes;
-            content.unsynced.clear();
+            content.replace(bytes);
         }
     }
 }
@@ -197,45 +197,6 @@ impl Entry {
         match self {
             Entry::File(number) => Some(*number),
             Entry::Folder => None,
-        }
-    }
-}
-
-impl Content {
-    fn lose(&mut self, tear: bool) {
-        self.current.clone_from(&self.synced);
-        if tear && let Some((at, bytes)) = self.unsynced.last() {
-            let half = &bytes[..bytes.len() / 2];
-            let end = (at + half.len()).min(self.current.len());
-            if *at < end {
-                self.current[*at..end].copy_from_slice(&half[..end - at]);
-            }
-        }
-        self.synced.clone_from(&self.current);
-        self.unsynced.clear();
-        self.resized = false;
-    }
-
-    fn write(&mut self, at: usize, bytes: &[u8]) {
-        let end = at + bytes.len();
-        if self.current.len() < end {
-            self.current.resize(end, 0);
-            self.resized = true;
-        }
-        self.current[at..end].copy_from_slice(bytes);
-        self.unsynced.push((at, bytes.to_vec()));
-    }
-
-    fn sync(&mut self) {
-        if self.resized {
-            self.synced.resize(self.current.len(), 0);
-            self.resized = false;
-        }
-        for (at, bytes) in std::mem::take(&mut self.unsynced) {
-            let end = (at + bytes.len()).min(self.synced.len());
-            if at < end {
-                self.synced[at..end].copy_from_slice(&bytes[..end - at]);
-            }
         }
     }
 }
@@ -256,7 +217,7 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.files.values().map(|content| content.current.len() as u64).sum()
+        self.files.values().map(|content| content.bytes().len() as u64).sum()
     }
 
     fn check_room(&self) -> io::Result<()> {
@@ -265,6 +226,25 @@ impl State {
 
     fn sync_fails(&mut self) -> bool {
         std::mem::take(&mut self.faults.sync_fails)
+    }
+
+    /// Of the entries that came, went or changed since their folder was synced, about half are as they are now.
+    fn keep_some_entries(&mut self) {
+        let paths: BTreeSet<&PathBuf> = self.entries.keys().chain(self.synced.keys()).collect();
+        let changed: Vec<PathBuf> = paths
+            .into_iter()
+            .filter(|path| self.entries.get(*path) != self.synced.get(*path))
+            .cloned()
+            .collect();
+        for path in changed {
+            if simulated::next().is_multiple_of(2) {
+                continue;
+            }
+            match self.entries.get(&path).copied() {
+                Some(entry) => self.synced.insert(path, entry),
+                None => self.synced.remove(&path),
+            };
+        }
     }
 }
 
@@ -300,7 +280,7 @@ impl File {
 
     /// Its length.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        self.content(|content| Ok(Metadata { len: content.current.len() as u64, order: 0 }))
+        self.content(|content| Ok(Metadata { len: content.bytes().len() as u64, order: 0 }))
     }
 
     /// Makes what was written durable; of a folder, its entries.
@@ -311,7 +291,7 @@ impl File {
             let content = disk.files.get_mut(&number).ok_or_else(|| missing(&self.path))?;
             if fails {
                 // The pages are dropped and count as clean: a second try would report success.
-                content.lose(false);
+                content.lose();
                 if simulated::mutant("failed-fsync-goes-on") {
                     return Ok(());
                 }
@@ -387,13 +367,13 @@ impl FileExt for File {
 
 fn copy(content: &Content, at: u64, out: &mut [u8]) -> io::Result<()> {
     let at = at as usize;
-    out.copy_from_slice(content.current.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+    out.copy_from_slice(content.bytes().get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
     Ok(())
 }
 
 impl StorageBackend for File {
     fn len(&self) -> io::Result<u64> {
-        self.content(|content| Ok(content.current.len() as u64))
+        self.content(|content| Ok(content.bytes().len() as u64))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -402,8 +382,7 @@ impl StorageBackend for File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.content(|content| {
-            content.current.resize(len as usize, 0);
-            content.resized = true;
+            content.resize(len as usize);
             Ok(())
         })
     }
@@ -497,8 +476,7 @@ impl OpenOptions {
                 if self.truncate
                     && let Some(content) = disk.files.get_mut(&number)
                 {
-                    content.current.clear();
-                    content.resized = true;
+                    content.resize(0);
                 }
                 Some(number)
             }
@@ -626,7 +604,7 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
 
 /// All of a file's bytes.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    File::open(path)?.content(|content| Ok(content.current.clone()))
+    File::open(path)?.content(|content| Ok(content.bytes().to_vec()))
 }
 
 /// Whether there is anything at `path`.

@@ -5,8 +5,8 @@
 //!
 //! 1. The owners of a partition are distinct members, in as many zones as there can be.
 //! 2. Every member owns its fair share: proportional to capacity as far as 1 and the zones permit, rounded
-//!    up or down to whole slots ([`shares`]).
-//! 3. Among all tables with these shares, none keeps more slots where they are ([`assign`]): movement is the
+//!    up or down to whole slots (`shares`).
+//! 3. Among all tables with these shares, none keeps more slots where they are (`assign`): movement is the
 //!    minimum. Mostly that is what nobody can avoid, slots whose owner left and those above a share; more
 //!    moves only where zones, or a member that owns nearly every partition, force exchanges.
 //!
