@@ -48,7 +48,8 @@ command follows until it has left; interrupting that stops the following, not th
 With --json, one line at the end: {id, state}; `state` is \"left\", \"draining\" (--no-wait) or \"active\" (--undo).";
 const JSON_REMOVE: &str = "\
 For a node that does not come back: what it held is copied from the others. A node that still runs is better
-drained. Where too few copies are left without it, only --force removes it, and what only it held is lost.
+drained. While others are down too, so that some data might be lost, it is not removed, not even by --force,
+but only by --accept-loss: start the others first if you can.
 
 With --json: {id, removed}";
 const JSON_PLAN: &str = "\
@@ -320,9 +321,12 @@ pub(crate) struct Remove {
     /// Which node: its id, or the start of it, as `pando status` shows it
     #[arg(value_parser = parse_node)]
     pub(crate) node: String,
-    /// Even if it is up, or if what only it (and others that are down) held is lost
+    /// Even if it is up, and even if the others may have no room
     #[arg(long)]
     pub(crate) force: bool,
+    /// Even if what only it, and others that are down now, held is lost
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
 }
 
 /// `plan`

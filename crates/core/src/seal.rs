@@ -12,7 +12,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use blake3::hazmat::{ChainingValue, HasherExt};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ChunkId, WriteId};
+use crate::id::{ChunkId, NodeId, WriteId};
 
 /// Plaintext bytes of a full chunk: 4 MiB, a power of two so that chunks are subtrees of BLAKE3's tree.
 pub const CHUNK: usize = 4 << 20;
@@ -38,6 +38,15 @@ pub fn sealed_len(plain: usize) -> usize {
 /// The secret that all members of a network share.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkKey(pub [u8; 32]);
+
+impl NetworkKey {
+    /// What `node` shows to prove that it holds this key, without telling it. Good for no other node; who it is
+    /// says the connection.
+    pub fn proof_of(&self, node: &NodeId) -> [u8; 32] {
+        let key = blake3::derive_key("pando 1 proof of membership", &self.0);
+        *blake3::keyed_hash(&key, &node.0).as_bytes()
+    }
+}
 
 impl fmt::Debug for NetworkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,7 +153,7 @@ impl Opener {
     fn decipher<'a>(&self, segment: u32, sealed: &'a mut [u8]) -> &'a mut [u8] {
         let plain = sealed.len().saturating_sub(TAG);
         let again = self.0.seal_in_place_separate_tag(nonce(segment), Aad::empty(), &mut sealed[..plain]);
-        again.expect("a segment is far below GCM's limit");
+        let _tag = again.expect("a segment is far below GCM's limit");
         &mut sealed[..plain]
     }
 }

@@ -286,6 +286,20 @@ pub enum StreamReply {
     Failed(Failure),
 }
 
+/// What somebody says who is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Knock {
+    /// Let me in.
+    Join(JoinRequest),
+    /// I was a member under this layout: am I still?
+    Former {
+        /// The newest layout that it knows.
+        known: LayoutVersion,
+        /// See [`NetworkKey::proof_of`]: strangers are told nothing.
+        proof: [u8; 32],
+    },
+}
+
 /// What a newcomer says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
@@ -313,6 +327,8 @@ pub enum JoinReply {
     },
     /// No, and why.
     Refused(String),
+    /// To [`Knock::Former`]: not a member any more, under this layout, which is newer than the one it knows.
+    Removed(LayoutVersion),
 }
 
 /// A message that has bounds beyond its encoding.
@@ -460,9 +476,14 @@ impl Message for StreamReply {
     }
 }
 
-impl Message for JoinRequest {
+impl Message for Knock {
     fn check(&self) -> Result<(), WireError> {
-        within(self.addresses.len() <= MAX_ADDRESSES && self.zone.len() <= MAX_ZONE, "join request")
+        match self {
+            Knock::Join(JoinRequest { addresses, zone, .. }) => {
+                within(addresses.len() <= MAX_ADDRESSES && zone.len() <= MAX_ZONE, "join request")
+            }
+            Knock::Former { .. } => Ok(()),
+        }
     }
 }
 
@@ -470,7 +491,7 @@ impl Message for JoinReply {
     fn check(&self) -> Result<(), WireError> {
         match self {
             JoinReply::Welcome { book, .. } => check_book(book),
-            JoinReply::Refused(_) => Ok(()),
+            JoinReply::Refused(_) | JoinReply::Removed(_) => Ok(()),
         }
     }
 }
@@ -522,7 +543,7 @@ mod tests {
             let _ = decode::<Reply>(&bytes);
             let _ = decode::<StreamRequest>(&bytes);
             let _ = decode::<StreamReply>(&bytes);
-            let _ = decode::<JoinRequest>(&bytes);
+            let _ = decode::<Knock>(&bytes);
             let _ = decode::<JoinReply>(&bytes);
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use crate::{
     buffers::Buffers,
     error::Error,
+    join,
     pace::Pace,
     peers::Peers,
     pulse::Mailbox,
@@ -52,6 +53,11 @@ const CHUNKS_IN: usize = 8;
 /// How many chunks are being read ahead by all gets together, 2 MiB of buffer each.
 const CHUNKS_AHEAD: usize = 12;
 
+/// Where it is kept that this node is no member any more, though its layout still says so.
+pub(crate) const REMOVED: &str = "removed";
+/// How long between questions whether this node was removed, while peers turn it away.
+const KNOCK_PAUSE: Duration = Duration::from_secs(5);
+
 /// The state of one node.
 pub(crate) struct Inner {
     pub(crate) id: NodeId,
@@ -76,6 +82,9 @@ pub(crate) struct Inner {
     pub(crate) transition: Notify,
     /// The newest layout for which all own partitions are synced.
     pub(crate) synced: AtomicU64,
+    /// Held by whoever asks whether this node was removed, and for a while after.
+    knocking: Arc<Semaphore>,
+    removed: AtomicBool,
     key: OnceLock<NetworkKey>,
     endpoint: OnceLock<Endpoint>,
     layout: watch::Sender<Option<Arc<Layout>>>,
@@ -152,6 +161,8 @@ impl Inner {
             gossip: Mailbox::default(),
             transition: Notify::new(),
             synced: AtomicU64::new(0),
+            knocking: Arc::new(Semaphore::new(1)),
+            removed: AtomicBool::new(false),
             key: OnceLock::new(),
             endpoint: OnceLock::new(),
             layout: watch::Sender::new(None),
@@ -217,6 +228,19 @@ impl Inner {
         self.layout_now().ok_or_else(|| Error::Setup("this node is not a member of a network yet".into()))
     }
 
+    /// A member has told that this node is none any more, under a layout that this node will not get.
+    pub(crate) async fn set_removed(&self) {
+        if let Err(error) = self.store.meta_put(REMOVED, Some(Bytes::new())).await {
+            tracing::warn!(%error, "that this node was removed was not kept");
+        }
+        self.removed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether [`Inner::set_removed`] was called since this process started.
+    pub(crate) fn was_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
+    }
+
     /// To wait for layouts.
     pub(crate) fn layouts(&self) -> watch::Receiver<Option<Arc<Layout>>> {
         self.layout.subscribe()
@@ -237,7 +261,8 @@ impl Inner {
             let addresses = self.peers.addresses(&member.id).unwrap_or_else(|| member.addresses.clone());
             self.endpoint().set_addresses(member.id, addresses);
         }
-        self.layout.send_if_modified(|known| {
+        let before = self.layout_now();
+        let is_newer = self.layout.send_if_modified(|known| {
             let newer = known.as_ref().is_none_or(|known| known.version < layout.version);
             if newer {
                 tracing::info!(version = layout.version.0, members = layout.present().count(), "layout");
@@ -245,6 +270,12 @@ impl Inner {
             }
             newer
         });
+        // Nobody admits who is no member any more; what it opened before must end too.
+        for former in before.iter().filter(|_| is_newer).flat_map(|before| before.present()) {
+            if layout.member(&former.id).is_none() {
+                self.endpoint().disconnect(former.id);
+            }
+        }
         Ok(())
     }
 
@@ -280,9 +311,23 @@ impl Inner {
             Ok(bytes) => wire::decode(&bytes).map_err(|why| Unanswered::Lost(why.to_string())),
             Err(error) => {
                 self.peers.failed(peer);
+                if matches!(error, pando_net::Error::Refused { .. }) {
+                    self.turned_away(peer);
+                }
                 Err(Unanswered::Lost(error.to_string()))
             }
         }
+    }
+
+    /// A peer does not admit this node. Perhaps it has not heard of it yet; perhaps this node was removed.
+    fn turned_away(self: &Arc<Self>, peer: NodeId) {
+        let Ok(place) = Arc::clone(&self.knocking).try_acquire_owned() else { return };
+        let inner = Arc::clone(self);
+        self.spawn_until_stopped(async move {
+            join::ask_whether_removed(&inner, peer).await;
+            sys::sleep(KNOCK_PAUSE).await;
+            drop(place);
+        });
     }
 
     /// As [`Inner::ask`], for requests that carry a layout version. A peer that is behind is brought up to

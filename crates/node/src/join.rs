@@ -11,14 +11,15 @@ use pando_core::{
     layout::{Layout, Member, MemberState, change::Change},
     name::RegisterName,
     record::InviteRecord,
+    register::LayoutVersion,
     register::{State, Value},
     ticket::Ticket,
-    wire::{self, JoinReply, JoinRequest},
+    wire::{self, JoinReply, JoinRequest, Knock},
 };
 
 use crate::{
     error::Error,
-    inner::Inner,
+    inner::{EXCHANGE, Inner},
     register::Outcome,
     sys::{self, Instant},
 };
@@ -46,10 +47,53 @@ impl Inner {
     }
 }
 
+/// Answers whoever is not admitted and knocks.
+pub(crate) async fn answer(inner: &Arc<Inner>, peer: NodeId, from: SocketAddr, knock: &Bytes) -> JoinReply {
+    match wire::decode(knock) {
+        Ok(Knock::Join(request)) => admit(inner, peer, from, request).await,
+        Ok(Knock::Former { known, proof }) => was_removed(inner, peer, known, &proof),
+        Err(why) => JoinReply::Refused(why.to_string()),
+    }
+}
+
+/// Whether somebody who proves that it was a member is none any more. Only a layout that is newer than the one
+/// it knows can tell: under an older one it may not have been a member yet.
+fn was_removed(inner: &Inner, peer: NodeId, known: LayoutVersion, proof: &[u8; 32]) -> JoinReply {
+    let proved = inner.key().is_ok_and(|key| {
+        // Hashes are compared in constant time.
+        blake3::Hash::from(key.proof_of(&peer)) == blake3::Hash::from(*proof)
+    });
+    match inner.layout_now() {
+        Some(layout) if proved && layout.version > known && layout.member(&peer).is_none() => {
+            JoinReply::Removed(layout.version)
+        }
+        _ => JoinReply::Refused("a removal of this node is not known here".into()),
+    }
+}
+
+/// A peer does not admit this node: asks it whether this node was removed. Told so, it ends, see
+/// [`crate::Node::ended`]. (Mostly a removed node hears of it when that is decided; this is for one that was
+/// away then, which nobody talks to any more.)
+pub(crate) async fn ask_whether_removed(inner: &Arc<Inner>, peer: NodeId) {
+    let (Some(layout), Ok(key)) = (inner.layout_now(), inner.key()) else { return };
+    let knock = wire::encode(&Knock::Former { known: layout.version, proof: key.proof_of(&inner.id) });
+    let told = || layout.member(&peer).map(|member| member.addresses.clone());
+    for address in inner.peers.addresses(&peer).or_else(told).unwrap_or_default() {
+        let deadline = Instant::now() + EXCHANGE;
+        let Ok(reply) = inner.endpoint().join(address, peer, knock.clone(), deadline).await else { continue };
+        if let Ok(JoinReply::Removed(version)) = wire::decode(&reply)
+            && version > layout.version
+        {
+            tracing::warn!(peer = %peer.short(), layout = version.0, "this node was removed from its network");
+            inner.set_removed().await;
+            return;
+        }
+    }
+}
+
 /// A newcomer shows a ticket's secret: admits it, or says why not.
-pub(crate) async fn admit(inner: &Arc<Inner>, peer: NodeId, from: SocketAddr, request: &Bytes) -> JoinReply {
+async fn admit(inner: &Arc<Inner>, peer: NodeId, from: SocketAddr, request: JoinRequest) -> JoinReply {
     let admitted = async {
-        let request: JoinRequest = wire::decode(request)?;
         consume(inner, peer, &request.secret).await?;
         enter(inner, peer, request).await
     };
@@ -143,7 +187,7 @@ pub(crate) async fn ask_to_join(
     if ticket.expires < sys::now_ms() {
         return Err(Error::JoinRefused("this ticket has expired: make another with `pando invite`".into()));
     }
-    let request = wire::encode(&request);
+    let request = wire::encode(&Knock::Join(request));
     let mut why = Vec::new();
     for address in &ticket.addresses {
         let deadline = Instant::now() + PATIENCE;

@@ -8,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use pando_core::{
     id::NodeId,
-    layout::{Layout, MemberState, change::Change},
+    layout::{
+        Layout, MemberState,
+        change::{Change, Force},
+    },
 };
 
 use crate::{error::Error, inner::Inner, sys};
@@ -25,7 +28,7 @@ pub(crate) async fn replace(inner: Arc<Inner>, dead_after: Duration) {
         let Some(layout) = inner.layout_now() else { return };
         let Some(dead) = dead_member(&inner, &layout, dead_after) else { continue };
         tracing::warn!(node = %dead.short(), after = ?dead_after, "unreachable for too long: being replaced");
-        match inner.change_members(&Change::Remove { id: dead, force: false }).await {
+        match inner.change_members(&Change::Remove { id: dead, force: Force::None }).await {
             Ok(()) => tracing::info!(node = %dead.short(), "replaced: the others take over what it held"),
             Err(error) => tracing::warn!(node = %dead.short(), %error, "it is not replaced now"),
         }

@@ -83,7 +83,7 @@ impl Service for Handler {
     }
 
     async fn join(&self, peer: NodeId, from: SocketAddr, request: Bytes) -> Bytes {
-        wire::encode(&join::admit(&self.0, peer, from, &request).await)
+        wire::encode(&join::answer(&self.0, peer, from, &request).await)
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 
 use pando_core::{
     id::{NetworkId, NodeId},
-    layout::{Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas, change::Change},
+    layout::{
+        Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas,
+        change::{Change, Force},
+    },
     seal::NetworkKey,
     ticket::Ticket,
     wire::{JoinReply, JoinRequest},
@@ -28,7 +31,7 @@ use crate::{
     evacuate, files,
     get::Object,
     heal,
-    inner::Inner,
+    inner::{Inner, REMOVED},
     join,
     members::{self, Said},
     pace::Pace,
@@ -94,7 +97,7 @@ impl Node {
             Some((_, bytes)) => Some(Layout::decode(&bytes).map_err(|why| Error::Setup(why.to_string()))?),
             None => None,
         };
-        check_membership(config, layout.as_ref(), id)?;
+        check_membership(config, layout.as_ref(), id, store.meta_get(REMOVED).await?.is_some())?;
         let known = layout.as_ref().and_then(|layout| layout.member(&id)).map(|member| member.capacity);
         let capacity = match config.capacity.or(known) {
             Some(capacity) => capacity,
@@ -267,9 +270,8 @@ impl Node {
         self.inner.change_members(&Change::Stay(id)).await
     }
 
-    /// Removes a member that is gone; what it held is copied from the others. `force`: even if it is up, or
-    /// if what only it (and others that are down) held is lost.
-    pub async fn remove_node(&self, id: NodeId, force: bool) -> Result<(), Error> {
+    /// Removes a member that is gone; what it held is copied from the others.
+    pub async fn remove_node(&self, id: NodeId, force: Force) -> Result<(), Error> {
         self.inner.change_members(&Change::Remove { id, force }).await
     }
 
@@ -304,10 +306,10 @@ impl Node {
             }
             let known = layouts.borrow_and_update().clone();
             if let Some(layout) = known {
-                match layout.member(&self.inner.id) {
-                    Some(me) => was_draining = me.state == MemberState::Draining,
-                    None if was_draining => return Ended::Left,
-                    None => return Ended::Removed,
+                let me = layout.member(&self.inner.id);
+                was_draining = me.map_or(was_draining, |me| me.state == MemberState::Draining);
+                if me.is_none() || self.inner.was_removed() {
+                    return if was_draining { Ended::Left } else { Ended::Removed };
                 }
             }
             // The layouts don't end before the node, of which this is a handle.
@@ -344,7 +346,12 @@ fn check(config: &Config) -> Result<(), Error> {
 }
 
 /// Whether the options fit a node that is (or is not) a member already.
-fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Result<(), Error> {
+fn check_membership(
+    config: &Config,
+    layout: Option<&Layout>,
+    id: NodeId,
+    removed: bool,
+) -> Result<(), Error> {
     let Some(layout) = layout else {
         if config.join.is_some() && config.replicas.is_some() {
             return Err(Error::Setup(
@@ -353,7 +360,7 @@ fn check_membership(config: &Config, layout: Option<&Layout>, id: NodeId) -> Res
         }
         return Ok(());
     };
-    if layout.member(&id).is_none() {
+    if removed || layout.member(&id).is_none() {
         return Err(Error::Setup(
             "this node was removed from its network: start with a new data folder and a new ticket".into(),
         ));
@@ -407,6 +414,7 @@ async fn join_network(inner: &Arc<Inner>, data: &Path, ticket: &Ticket, me: Memb
         JoinRequest { secret: ticket.secret, addresses: me.addresses, zone: me.zone, capacity: me.capacity };
     match join::ask_to_join(inner, ticket, request).await? {
         JoinReply::Refused(why) => Err(Error::JoinRefused(why)),
+        JoinReply::Removed(_) => Err(Error::JoinRefused("the answer is none to a newcomer".into())),
         JoinReply::Welcome { key, layout, book } => {
             let layout = Layout::decode(&layout).map_err(|why| Error::Setup(why.to_string()))?;
             if layout.network != ticket.network || layout.member(&inner.id).is_none() {

@@ -47,6 +47,9 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("failed-fsync-goes-on", 200, "a node goes on after a failed sync"),
     mutant("decline-without-settling", 300, "a declined change does not write back what it found"),
     mutant("old-rows-kept", 300, "a node keeps rows of partitions that it no longer owns"),
+    mutant("read-trusts-one", 300, "a read takes one owner's answer for chosen"),
+    mutant("release-current", 100, "collection frees the chunks of versions that are current"),
+    mutant("purge-without-grace", 300, "a tombstone is forgotten at once"),
 ];
 
 /// The mutant of this name.

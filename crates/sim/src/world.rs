@@ -7,7 +7,7 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use pando_node::{
     Config, Ended, Node,
-    core::{layout::Replicas, ticket::Ticket},
+    core::{layout::{Replicas, change::Force}, ticket::Ticket},
     simulated::{self, Disk, Faults},
 };
 
@@ -30,9 +30,9 @@ const FORMING: Duration = Duration::from_secs(60);
 const MENDING: Duration = Duration::from_secs(400);
 /// How long what no object needs is kept: short, so that it is collected and purged within a world's time.
 const GRACE: Duration = Duration::from_secs(6);
-/// Where every machine listens.
 /// How long a ticket is good: clocks differ by hours.
 const TICKET: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Where every machine listens.
 const PORT: u16 = 7433;
 
 /// The name of a machine.
@@ -447,10 +447,10 @@ async fn fulfil(state: &Rc<State>, node: &Node, want: Want) -> bool {
             _ => return true,
         },
         Want::Remove(machine) => match of(machine) {
-            Some(id) if id != node.id() => node.remove_node(id, true).await,
+            Some(id) if id != node.id() => node.remove_node(id, Force::EvenUp).await,
             _ => return true,
         },
-        Want::Forget(id) => node.remove_node(id, true).await,
+        Want::Forget(id) => node.remove_node(id, Force::EvenUp).await,
         Want::Check => {
             let (progress, _) = tokio::sync::watch::channel(Default::default());
             node.check(false, &progress).await.map(|_| ())

@@ -46,4 +46,7 @@ mutants! {
     failed_fsync_goes_on = "failed-fsync-goes-on",
     decline_without_settling = "decline-without-settling",
     old_rows_kept = "old-rows-kept",
+    read_trusts_one = "read-trusts-one",
+    release_current = "release-current",
+    purge_without_grace = "purge-without-grace",
 }

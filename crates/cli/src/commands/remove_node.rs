@@ -14,7 +14,8 @@ use crate::{
 pub(crate) async fn run(remove: args::Remove, data: &Path, out: &mut Output) -> anyhow::Result<()> {
     let mut client = Client::connect(data).await?;
     let what = || format!("can't remove node {}", remove.node);
-    let request = Request::RemoveNode { node: remove.node.clone(), force: remove.force };
+    let (force, accept_loss) = (remove.force, remove.accept_loss);
+    let request = Request::RemoveNode { node: remove.node.clone(), force, accept_loss };
     let member = client.membership(&request).await.with_context(what)?;
     let line = format!(
         "removed node {}: what it held is copied from the others; `pando status` shows how far that is",

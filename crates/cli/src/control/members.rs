@@ -1,6 +1,9 @@
 //! Requests that change the membership: which node is meant, and what a refusal is for the one who asked.
 
-use pando_core::{id::NodeId, layout::MemberState};
+use pando_core::{
+    id::NodeId,
+    layout::{MemberState, change::Force},
+};
 use pando_node::{Error, Node, PlanQuery};
 
 use super::report::Member;
@@ -45,7 +48,7 @@ pub(super) async fn stay(node: &Node, text: &str) -> Result<Member, Failure> {
 }
 
 /// Removes a node.
-pub(super) async fn remove(node: &Node, text: &str, force: bool) -> Result<Member, Failure> {
+pub(super) async fn remove(node: &Node, text: &str, force: Force) -> Result<Member, Failure> {
     let id = find(node, text)?;
     if id == node.id() {
         let why = "this is the node that was asked: let it leave with `pando drain`, or if its data is lost, \

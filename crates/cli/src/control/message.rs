@@ -8,7 +8,7 @@ use super::report::{Check, CheckProgress, Member, Plan, Problem, Status};
 use crate::{exit::Failure, units};
 
 /// The first byte of a connection. A node answers another version with a refusal.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 /// What a command asks of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub(crate) enum Request {
     /// Lets a draining node stay. → `Member`
     Stay { node: String },
     /// Removes a node that is gone. → `Member`
-    RemoveNode { node: String, force: bool },
+    RemoveNode { node: String, force: bool, accept_loss: bool },
     /// What it would move if these nodes left, and nodes of this size and zone joined. → `Plan`
     Plan { without: Vec<String>, with: Vec<(u64, String)> },
     /// → `Progress` again and again, `Problems` as many as it takes, `Checked`; ends when the client goes

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use pando_core::layout::change::Force;
 use pando_node::{Error, ListQuery, Node, PlanQuery};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
@@ -147,7 +148,12 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Failure> {
         Request::Status => Reply::Status(node.status().await?.into()),
         Request::Drain { node: text, force } => Reply::Member(members::drain(node, &text, force).await?),
         Request::Stay { node: text } => Reply::Member(members::stay(node, &text).await?),
-        Request::RemoveNode { node: text, force } => {
+        Request::RemoveNode { node: text, force, accept_loss } => {
+            let force = match (accept_loss, force) {
+                (true, _) => Force::EvenLost,
+                (false, true) => Force::EvenUp,
+                (false, false) => Force::None,
+            };
             Reply::Member(members::remove(node, &text, force).await?)
         }
         Request::Plan { without, with } => {

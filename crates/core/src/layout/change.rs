@@ -36,9 +36,21 @@ pub enum Change {
     Remove {
         /// Who.
         id: NodeId,
-        /// Even if what only it holds is lost.
-        force: bool,
+        /// What is not asked before.
+        force: Force,
     },
+}
+
+/// What the removal of a member does not stop at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Force {
+    /// Only one that is down is removed, and only if the others can hold what it held.
+    #[default]
+    None,
+    /// Even one that is up, and even if there may be no room; nothing is lost.
+    EvenUp,
+    /// Even if what only it, and others that are down now, held is lost.
+    EvenLost,
 }
 
 /// What a change rests on, besides the layout.
@@ -96,7 +108,7 @@ pub enum Refused {
     NotDraining,
     /// Without it, too few of some partition's owners remain.
     #[error(
-        "of some data too few copies are on nodes that answer: start the others first, or use --force if they are lost for good; what only they hold is then lost too"
+        "of some data too few copies are on nodes that answer: start the others first, or use --accept-loss if they are lost for good; what only they hold is then lost too"
     )]
     Majority,
 }
@@ -169,11 +181,11 @@ impl Layout {
         &self,
         mut members: Vec<Member>,
         id: &NodeId,
-        force: bool,
+        force: Force,
         facts: Facts<'_>,
     ) -> Result<Layout, Refused> {
         let number = self.number(id)?;
-        if !force && !facts.down.contains(id) {
+        if force == Force::None && !facts.down.contains(id) {
             return Err(Refused::Up);
         }
         members[number].state = MemberState::Gone;
@@ -184,26 +196,37 @@ impl Layout {
             let owner = &self.members[usize::from(*owner)];
             owner.id == *id || facts.down.contains(&owner.id)
         };
-        let has_majority = |partition: Partition| {
-            let owners = self.slots.of(partition);
-            owners.iter().filter(|owner| !is_lost(owner)).count() > owners.len() / 2
-        };
-        if Partition::all().all(has_majority) {
-            if !force {
-                check_room(self, &members, facts)?;
-            }
-            return Ok(self.with_members(members));
-        }
-        if !force {
-            return Err(Refused::Majority);
-        }
-        // The new owners sync from those that are left; what they don't have is lost.
-        let mut next = self.with_members(members);
         let left = |partition: Partition| {
-            let owners: Vec<u16> = self.slots.of(partition).iter().copied().filter(|o| !is_lost(o)).collect();
-            if owners.is_empty() { next.slots.of(partition).to_vec() } else { owners }
+            let owners = self.slots.of(partition).iter().copied();
+            owners.filter(|owner| !is_lost(owner)).collect::<Vec<u16>>()
         };
-        let rows = Slots::Rows(Partition::all().map(left).collect());
+        let majority = |owners: usize| owners / 2 + 1;
+        let has_majority =
+            |partition: Partition| left(partition).len() >= majority(self.slots.of(partition).len());
+        if !Partition::all().all(has_majority) {
+            // Whatever a majority of all owners had acknowledged, a majority of those left has heard of.
+            let covers = |partition: Partition| {
+                let (owners, left) = (self.slots.of(partition).len(), left(partition).len());
+                left > 0 && majority(left) + majority(owners) > owners
+            };
+            if force < Force::EvenLost && !Partition::all().all(|p| has_majority(p) || covers(p)) {
+                return Err(Refused::Majority);
+            }
+        }
+        if force == Force::None {
+            check_room(self, &members, facts)?;
+        }
+        let mut next = self.with_members(members);
+        if Partition::all().all(has_majority) {
+            return Ok(next);
+        }
+        // The new owners sync from those that are left.
+        let before = |partition: Partition| match left(partition) {
+            _ if has_majority(partition) => self.slots.of(partition).to_vec(),
+            owners if owners.is_empty() => next.slots.of(partition).to_vec(),
+            owners => owners,
+        };
+        let rows = Slots::Rows(Partition::all().map(before).collect());
         next.previous_since = self.since_of(&rows, next.version);
         next.previous = Some(rows);
         Ok(next)
@@ -313,13 +336,15 @@ mod tests {
         assert_eq!(change(Change::Join(member(1)), facts), Refused::Already);
         assert_eq!(change(Change::Drain(id(9)), facts), Refused::NotAMember(id(9).short()));
         assert_eq!(change(Change::Leave(id(1)), facts), Refused::NotDraining);
-        assert_eq!(change(Change::Remove { id: id(1), force: false }, facts), Refused::Up);
+        assert_eq!(change(Change::Remove { id: id(1), force: Force::None }, facts), Refused::Up);
         let full = Facts { down: &down, used: 2980 };
-        let refused = change(Change::Remove { id: id(2), force: false }, full);
+        let refused = change(Change::Remove { id: id(2), force: Force::None }, full);
         assert_eq!(refused, Refused::NoRoom { needed: 1986, capacity: 2000 }.clone());
         let two_down = [id(1), id(2)];
         let facts = Facts { down: &two_down, used: 0 };
-        assert_eq!(change(Change::Remove { id: id(2), force: false }, facts), Refused::Majority);
+        for force in [Force::None, Force::EvenUp] {
+            assert_eq!(change(Change::Remove { id: id(2), force }, facts), Refused::Majority);
+        }
         assert_eq!(of(1).change(&Change::Drain(id(0)), Facts::default()), Err(Refused::Last));
         assert!(of(2).keeps_copies(&of(2).members).is_err() && layout.keeps_copies(&layout.members).is_ok());
     }
@@ -329,16 +354,25 @@ mod tests {
         let layout = of(3);
         let down = [id(2)];
         let facts = Facts { down: &down, used: 0 };
-        let removed = layout.change(&Change::Remove { id: id(2), force: false }, facts).unwrap();
+        let removed = layout.change(&Change::Remove { id: id(2), force: Force::None }, facts).unwrap();
         let partition = Partition::all().next().unwrap();
         assert_eq!(removed.previous_owners(partition).len(), 3);
         assert_eq!(removed.owners(partition).len(), 2);
         let two_down = [id(1), id(2)];
         let facts = Facts { down: &two_down, used: 0 };
-        let forced = layout.change(&Change::Remove { id: id(2), force: true }, facts).unwrap();
+        let forced = layout.change(&Change::Remove { id: id(2), force: Force::EvenLost }, facts).unwrap();
         assert_eq!(forced.previous_owners(partition), [id(0)]);
         assert_eq!(Layout::decode(&forced.encode()).unwrap(), forced);
         assert_eq!(forced.version, LayoutVersion(layout.version.0 + 1));
+    }
+
+    #[test]
+    fn of_two_owners_either_has_all_that_was_acknowledged() {
+        let (layout, down) = (of(2), [id(1)]);
+        let facts = Facts { down: &down, used: 0 };
+        let removed = layout.change(&Change::Remove { id: id(1), force: Force::None }, facts).unwrap();
+        assert!(Partition::all().all(|partition| removed.previous_owners(partition) == [id(0)]));
+        assert!(Partition::all().all(|partition| removed.owners(partition) == [id(0)]));
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use pando_node::{CheckReport, Node, PlanQuery, core::layout::MemberState};
+use pando_node::{
+    CheckReport, Node, PlanQuery,
+    core::layout::{MemberState, change::Force},
+};
 
 use crate::grove::{Grove, content, eventually, get, put};
 
@@ -115,10 +118,11 @@ async fn a_dead_node_is_removed_and_its_copies_are_made_again() {
     let mut grove = Grove::of(4).await;
     fill(grove.node(1), 8).await;
     let dead = grove.node(3).id();
-    let refused = grove.node(0).remove_node(dead, false).await.unwrap_err().to_string();
+    let refused = grove.node(0).remove_node(dead, Force::None).await.unwrap_err().to_string();
     assert!(refused.contains("drain it first"), "{refused}");
     grove.stop(3).await;
-    eventually("it counts as down", || async { grove.node(0).remove_node(dead, false).await.is_ok() }).await;
+    eventually("it counts as down", || async { grove.node(0).remove_node(dead, Force::None).await.is_ok() })
+        .await;
     healed(&grove).await;
     check_all(grove.node(2), 8).await;
     // Its number is free for another.

@@ -62,7 +62,16 @@ fn stories(profile: Profile) -> (&'static [(Story, u64)], (u32, u32)) {
         ),
         Profile::Clocks => (&[(Clock, 6), (Crash, 2), (Partition, 2), (Pause, 1)], (3, 9)),
         Profile::Membership => (
-            &[(Join, 4), (Drain, 4), (Remove, 3), (DiskLost, 1), (Crash, 3), (Partition, 3), (Pause, 1)],
+            &[
+                (Join, 4),
+                (Drain, 4),
+                (Remove, 3),
+                (DiskLost, 1),
+                (Crash, 3),
+                (PowerCut, 1),
+                (Partition, 3),
+                (Pause, 1),
+            ],
             (3, 8),
         ),
         Profile::HotKey => {

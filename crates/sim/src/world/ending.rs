@@ -23,7 +23,9 @@ pub(crate) async fn look(state: &Rc<State>, node: &Node) {
             state.set_in_order();
         }
         Err(why) => {
-            state.note(&format!("not in order: {why}"));
+            if state.why() != why {
+                state.note(&format!("not in order: {why}"));
+            }
             state.set_why(why);
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
