@@ -70,8 +70,10 @@ impl Endpoint {
             kind: error.kind(),
             why: error.to_string(),
         };
-        let asked = Arc::clone(&service);
-        let tls = Tls::new(identity, Arc::new(move |peer| asked.admits(peer)))?;
+        // Weak: a service mostly holds its endpoint, and the door holds the service while it is open.
+        let asked = Arc::downgrade(&service);
+        let admits = move |peer: &NodeId| asked.upgrade().is_some_and(|service| service.admits(peer));
+        let tls = Tls::new(identity, Arc::new(admits))?;
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let context = Arc::new(Context::new(limits, tls));

@@ -287,12 +287,12 @@ async fn adopt_version(
 ) -> Result<usize, Error> {
     match collect::standing_now(inner, version, &name).await? {
         Some(true) => {}
-        Some(false) => {
+        // Dead; or on its way, or left by a dead upload, or so long dead that its register was forgotten: the
+        // peer finds out, once the grace time that it gave the upload is over.
+        Some(false) | None => {
             let _ = inner.ask(peer, &Request::Recheck(vec![version]).into()).await;
             return Ok(0);
         }
-        // On its way, or left by a dead upload: whoever holds it will find out, and so will the next round.
-        None => return Ok(0),
     }
     let due = sys::now_ms() + inner.grace.as_millis() as u64;
     let held = inner.store.claim(version, name, &chunks, due).await?;

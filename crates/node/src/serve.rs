@@ -148,7 +148,7 @@ async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Resul
         Request::Recheck(versions) => {
             let due = sys::now_ms() + inner.grace.as_millis() as u64;
             for version in versions {
-                store.recheck(version, due).await?;
+                store.recheck_by(version, due).await?;
             }
             Reply::Ok
         }

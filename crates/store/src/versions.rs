@@ -89,6 +89,18 @@ impl Store {
         self.requeue(version, Some(due)).await
     }
 
+    /// As [`Store::recheck`], but one that is to be checked earlier stays so: this may be asked for again and
+    /// again.
+    pub async fn recheck_by(&self, version: WriteId, due: u64) -> Result<(), Error> {
+        self.change(2, move |group| match group.version(version)? {
+            Some(known) if known.due.is_none_or(|known| known > due) => {
+                group.put_version(version, &Version { due: Some(due), ..known })
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+
     async fn requeue(&self, version: WriteId, due: Option<u64>) -> Result<(), Error> {
         self.change(2, move |group| match group.version(version)? {
             Some(known) => group.put_version(version, &Version { due, ..known }),

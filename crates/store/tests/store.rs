@@ -240,6 +240,11 @@ async fn versions_are_due_confirmed_rechecked_and_released() {
     assert_eq!(store.due(u64::MAX, 10).await.unwrap(), [(TWO, name("two"))]);
     store.recheck(ONE, 30).await.unwrap();
     store.recheck(WriteId([9; 16]), 30).await.unwrap();
+    for (due, found) in [(40, 30), (20, 20)] {
+        store.recheck_by(ONE, due).await.unwrap();
+        assert!(store.due(found - 1, 10).await.unwrap().is_empty(), "the earlier time holds");
+        assert_eq!(store.due(found, 10).await.unwrap(), [(ONE, name("one"))]);
+    }
     store.close().await.unwrap();
     let store = open(dir.path()).await;
     assert_eq!(store.due(30, 10).await.unwrap(), [(ONE, name("one"))]);

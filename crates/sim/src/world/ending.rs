@@ -1,7 +1,7 @@
 //! The end of a world: after the faults all nodes run, every object reads the same everywhere, every copy is in
 //! its place, and nothing else is left anywhere once the grace time is over.
 
-use std::{rc::Rc, time::Duration};
+use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use pando_node::{CheckProgress, Node, simulated::Disk};
 
@@ -50,10 +50,11 @@ async fn in_order(state: &Rc<State>, node: &Node) -> Result<(), String> {
         return Err(format!("check: {report:?}"));
     }
     let wanted = seen.borrow().copies;
-    let files = |number: &u32| Disk::of(&machine_name(*number)).files("/chunks/").len() as u64;
-    let held: u64 = up.iter().map(files).sum();
-    if held != wanted {
-        return Err(format!("{held} chunk files, and {wanted} copies are wanted"));
+    let files = |number: &u32| Disk::of(&machine_name(*number)).files("/chunks/");
+    let held: Vec<PathBuf> = up.iter().flat_map(files).collect();
+    if held.len() as u64 != wanted {
+        let some: Vec<String> = held.iter().take(4).map(|path| path.display().to_string()).collect();
+        return Err(format!("{} chunk files, and {wanted} copies are wanted: {}", held.len(), some.join(", ")));
     }
     for (number, node) in state.up() {
         let tombstones = node.tombstones().await.map_err(|error| error.to_string())?;
