@@ -15,6 +15,7 @@ use pando_sim::{
     mutants,
     report::{Finding, Options, Report, Summary, repeat_command},
     runner::{Progress, Runner, done_seeds},
+    schedule::Profile,
     worker::{self, Rehearsal},
     world,
 };
@@ -47,6 +48,9 @@ struct Args {
     /// Make this mistake on purpose and stop when it is found; "all": hunt every one.
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
+    /// Only worlds of this profile, like membership or hot-key.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<Profile>,
     /// List the mistakes that can be made on purpose.
     #[arg(long)]
     list_mutants: bool,
@@ -84,7 +88,8 @@ fn main() -> ExitCode {
 fn run(args: &Args, out: &mut impl Write) -> io::Result<bool> {
     if args.list_mutants {
         for mutant in mutants::MUTANTS {
-            writeln!(out, "{:<28} {:>4} seeds  {}", mutant.name, mutant.within, mutant.what)?;
+            let (profile, within) = (mutant.profile.name(), mutant.within);
+            writeln!(out, "{:<28} {within:>4} seeds of {profile:<11}  {}", mutant.name, mutant.what)?;
         }
         return Ok(true);
     }
@@ -96,7 +101,7 @@ fn run(args: &Args, out: &mut impl Write) -> io::Result<bool> {
     {
         return Err(io::Error::other(format!("no mutant {name:?}; --list-mutants names them")));
     }
-    let options = Options { trace: args.trace, mutant: args.mutant.clone() };
+    let options = Options { trace: args.trace, mutant: args.mutant.clone(), profile: args.profile };
     if args.worker {
         let rehearsal: Option<Rehearsal> =
             args.rehearse.as_deref().map(str::parse).transpose().map_err(io::Error::other)?;
@@ -157,7 +162,7 @@ fn run_many(args: &Args, options: Options, out: &mut impl Write) -> io::Result<b
     };
     let skipped = done.range(seeds.clone()).count() as u64;
     let total = (count != u64::MAX).then(|| count - skipped);
-    let mutant = runner.options.mutant.clone();
+    let options = runner.options.clone();
     let show = io::stderr().is_terminal() && !args.json;
     let left = seeds.filter(|seed| !done.contains(seed));
     let mut summary = runner.run(left, until, |progress| match progress {
@@ -169,7 +174,7 @@ fn run_many(args: &Args, options: Options, out: &mut impl Write) -> io::Result<b
             if show {
                 write!(io::stderr(), "\r\x1b[K")?;
             }
-            print_finding(finding, mutant.as_deref(), args.json, out)
+            print_finding(finding, &options, args.json, out)
         }
         Progress::Tick(summary) if show => tick(summary, total),
         Progress::Tick(_) => Ok(()),
@@ -191,12 +196,7 @@ fn tick(summary: &Summary, total: Option<u64>) -> io::Result<()> {
     write!(io::stderr(), "\r\x1b[K{seeds}{of} seeds, {failed} failed, {rate:.1}/s")
 }
 
-fn print_finding(
-    finding: &Finding,
-    mutant: Option<&str>,
-    json: bool,
-    out: &mut impl Write,
-) -> io::Result<()> {
+fn print_finding(finding: &Finding, options: &Options, json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{}", serde_json::to_string(finding)?);
     }
@@ -204,7 +204,7 @@ fn print_finding(
     for line in finding.what.lines().chain(finding.lines.iter().map(String::as_str)) {
         writeln!(out, "  {line}")?;
     }
-    writeln!(out, "  repeat: {}\n", repeat_command(finding.seed, mutant))
+    writeln!(out, "  repeat: {}\n", repeat_command(finding.seed, options))
 }
 
 /// The seeds in the file, and the file to add to.

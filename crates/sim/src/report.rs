@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::Profile;
+
 /// How to run a world.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
@@ -11,6 +13,8 @@ pub struct Options {
     pub trace: bool,
     /// A mistake to make on purpose, one of [`crate::mutants::MUTANTS`].
     pub mutant: Option<String>,
+    /// Worlds of this profile only: other worlds than the seeds' own.
+    pub profile: Option<Profile>,
 }
 
 /// What came of a world.
@@ -75,9 +79,21 @@ impl fmt::Display for FindingKind {
 }
 
 /// The command that repeats a seed with a trace.
-pub fn repeat_command(seed: u64, mutant: Option<&str>) -> String {
-    let mutant = mutant.map(|name| format!(" --mutant {name}")).unwrap_or_default();
-    format!("cargo sim -- --seed {seed} --trace{mutant}")
+pub fn repeat_command(seed: u64, options: &Options) -> String {
+    format!(
+        "cargo sim -- --seed {seed} --trace{}",
+        options.arguments().iter().map(|a| format!(" {a}")).collect::<String>()
+    )
+}
+
+impl Options {
+    /// What says these on the command line, but for the trace.
+    pub fn arguments(&self) -> Vec<String> {
+        let mutant = self.mutant.iter().flat_map(|name| ["--mutant".to_owned(), name.clone()]);
+        let profile =
+            self.profile.iter().flat_map(|profile| ["--profile".to_owned(), profile.name().to_owned()]);
+        mutant.chain(profile).collect()
+    }
 }
 
 /// The sums over the seeds that were run.
@@ -113,6 +129,19 @@ impl Summary {
         for (event, times) in &report.events {
             *self.events.entry(event.clone()).or_default() += times;
         }
+    }
+
+    /// Adds the sums of another run.
+    pub fn merge(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.skipped += other.skipped;
+        self.operations += other.operations;
+        self.virtual_ms += other.virtual_ms;
+        for (event, times) in other.events {
+            *self.events.entry(event).or_default() += times;
+        }
+        self.findings.extend(other.findings);
+        self.elapsed += other.elapsed;
     }
 
     /// Seeds run in a second of real time.

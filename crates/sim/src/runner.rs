@@ -222,9 +222,7 @@ impl Worker {
     fn start(runner: &Runner) -> io::Result<Self> {
         let mut command = Command::new(&runner.program);
         command.arg("--worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if let Some(mutant) = &runner.options.mutant {
-            command.args(["--mutant", mutant]);
-        }
+        command.args(runner.options.arguments());
         if let Some(rehearse) = &runner.rehearse {
             command.args(["--rehearse", rehearse]);
         }

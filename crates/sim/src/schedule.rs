@@ -5,6 +5,10 @@
 //! last third is calm, so that a world can demand that all is well at its end. How a fault is brought about is
 //! the world's business; what users do is [`crate::client`]'s.
 
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
 use crate::rng::Rng;
 
 mod draw;
@@ -176,7 +180,7 @@ impl Fault {
 }
 
 /// What a world is about: worlds that do a little of everything find less than worlds that differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Profile {
     /// Hardly anything goes wrong.
     Calm,
@@ -196,6 +200,35 @@ pub enum Profile {
     Deletes,
     /// All of it.
     Everything,
+}
+
+impl Profile {
+    /// What it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Partitions => "partitions",
+            Self::Crashes => "crashes",
+            Self::Disks => "disks",
+            Self::Clocks => "clocks",
+            Self::Membership => "membership",
+            Self::HotKey => "hot-key",
+            Self::Deletes => "deletes",
+            Self::Everything => "everything",
+        }
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let mut all = PROFILES.iter().map(|(profile, _)| *profile);
+        all.clone().find(|profile| profile.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = all.by_ref().map(Self::name).collect();
+            format!("no profile {name:?}; there are {}", names.join(", "))
+        })
+    }
 }
 
 /// Every profile, with how often of 100 it is drawn.
@@ -266,6 +299,8 @@ impl Plan {
         // Small worlds are faster and find most; large ones have keys that nodes do not own.
         let nodes = if rng.chance(60) { rng.between_u32(3, 5) } else { rng.between_u32(4, 9) };
         let replicas = match rng.below(100) {
+            0..5 => Copies::Count(1),
+            5..11 => Copies::Count(2),
             75..85 if nodes >= 5 => Copies::Count(5),
             85..95 if nodes <= 6 => Copies::All,
             _ => Copies::Count(3),

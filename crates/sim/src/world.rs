@@ -7,7 +7,10 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use pando_node::{
     Config, Ended, Node,
-    core::{layout::{Replicas, change::Force}, ticket::Ticket},
+    core::{
+        layout::{Replicas, change::Force},
+        ticket::Ticket,
+    },
     simulated::{self, Disk, Faults},
 };
 
@@ -58,7 +61,7 @@ fn log() {
 /// Runs the world of a seed.
 pub fn run(seed: u64, options: &Options) -> Report {
     log();
-    let plan = Plan::of(seed);
+    let plan = options.profile.map_or_else(|| Plan::of(seed), |profile| Plan::of_profile(seed, profile));
     simulated::seed(seed);
     simulated::set_mutant(options.mutant.as_deref());
     simulated::reset_clocks();
@@ -127,6 +130,10 @@ impl World {
         let end = Duration::from_secs(u64::from(self.state.plan.seconds)).max(calm + Duration::from_secs(5));
         while self.now() < end {
             self.step()?;
+            // A disk may have failed at the last moment before the calm, and its node stopped only then.
+            if self.now() < calm + Duration::from_secs(3) {
+                self.restart_stopped();
+            }
         }
         self.state.end_clients();
         self.until(MENDING, "the world is not in order again", |state| state.is_in_order())
@@ -290,6 +297,12 @@ impl World {
         self.sim.bounce(machine_name(node));
     }
 
+    fn restart_stopped(&mut self) {
+        for node in (0..self.machines).filter(|node| self.state.needs_restart(*node)).collect::<Vec<_>>() {
+            self.restart(node);
+        }
+    }
+
     fn wipe(&mut self, node: u32) {
         if self.exists(node) && self.state.is_off(node) {
             Disk::of(&machine_name(node)).wipe();
@@ -378,7 +391,8 @@ async fn machine(state: Rc<State>, number: u32) -> turmoil::Result {
             Ok(node) => break node,
             Err(error) => {
                 state.note(&format!("machine {number} does not start: {error}"));
-                if Disk::of(&machine_name(number)).faults().full || state.gives_up(number, &error) {
+                let is_full = Disk::of(&machine_name(number)).faults().full;
+                if state.gives_up(number, &error, is_full) {
                     return Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;

@@ -118,7 +118,7 @@ fn json_is_a_line_for_each_finding_and_one_for_the_sums() {
 
 #[test]
 fn seeds_end_at_the_first_finding_of_a_mutant() {
-    let options = Options { trace: false, mutant: Some("accept-below".into()) };
+    let options = Options { trace: false, mutant: Some("accept-below".into()), profile: None };
     let runner = Runner { jobs: 1, options, stop_at_first: true, ..Runner::new(PathBuf::from(PROGRAM)) };
     let summary = runner.run(0..u64::MAX, None, |_| Ok(())).unwrap();
     assert!(summary.findings.len() <= 2 && summary.seeds < 100, "{summary}");

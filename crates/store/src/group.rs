@@ -225,13 +225,16 @@ impl<'a> Group<'a> {
     }
 
     pub(crate) fn put_layout(&mut self, version: LayoutVersion, bytes: &[u8]) -> Result<(), Error> {
-        if pando_core::mutant("layout-not-durable") && self.meta.get("layout")?.is_some() {
-            self.shared.set_known_layout(version);
-            return Ok(());
-        }
         self.durably();
-        self.meta.insert("layout_version", version.0.to_le_bytes().as_slice())?;
-        self.meta.insert("layout", bytes)?;
+        let old_version = self.meta.insert("layout_version", version.0.to_le_bytes().as_slice())?;
+        let old_version = old_version.map(|row| row.value().to_vec());
+        let old = self.meta.insert("layout", bytes)?.map(|row| row.value().to_vec());
+        if let (true, Some(old), Some(old_version)) =
+            (pando_core::mutant("layout-not-durable"), old, old_version)
+        {
+            self.meta.insert("layout_before", old.as_slice())?;
+            self.meta.insert("layout_version_before", old_version.as_slice())?;
+        }
         self.shared.set_known_layout(version);
         Ok(())
     }

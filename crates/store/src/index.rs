@@ -117,6 +117,9 @@ pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Er
     if number(&database, "format")? == 1 {
         migrate::from_1(&database)?;
     }
+    if pando_core::mutant("layout-not-durable") {
+        forget_layout(&database)?;
+    }
     let number = |key: &str| number(&database, key);
     let found = number("format")?;
     if found != FORMAT {
@@ -125,6 +128,21 @@ pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Er
     let facts =
         Facts { ceiling: number("ceiling")?, layout: number("layout_version")?, used: number("used")? };
     Ok((database, facts))
+}
+
+/// For the mutant: the layout that came last was not durable.
+fn forget_layout(database: &Database) -> Result<(), Error> {
+    let txn = database.begin_write()?;
+    {
+        let mut meta = txn.open_table(META)?;
+        for (key, before) in [("layout", "layout_before"), ("layout_version", "layout_version_before")] {
+            let old = meta.remove(before)?.map(|row| row.value().to_vec());
+            if let Some(old) = old {
+                meta.insert(key, old.as_slice())?;
+            }
+        }
+    }
+    Ok(txn.commit()?)
 }
 
 fn number(database: &Database, key: &str) -> Result<u64, Error> {

@@ -54,7 +54,11 @@ async fn in_order(state: &Rc<State>, node: &Node) -> Result<(), String> {
     let held: Vec<PathBuf> = up.iter().flat_map(files).collect();
     if held.len() as u64 != wanted {
         let some: Vec<String> = held.iter().take(4).map(|path| path.display().to_string()).collect();
-        return Err(format!("{} chunk files, and {wanted} copies are wanted: {}", held.len(), some.join(", ")));
+        return Err(format!(
+            "{} chunk files, and {wanted} copies are wanted: {}",
+            held.len(),
+            some.join(", ")
+        ));
     }
     for (number, node) in state.up() {
         let tombstones = node.tombstones().await.map_err(|error| error.to_string())?;

@@ -254,9 +254,9 @@ impl State {
     }
 
     /// Whether a start that failed will fail for ever, or until the machine is started anew.
-    pub(crate) fn gives_up(&self, number: u32, error: &Error) -> bool {
+    pub(crate) fn gives_up(&self, number: u32, error: &Error, is_full: bool) -> bool {
         let removed = error.to_string().contains("was removed from its network");
-        let broken = matches!(error, Error::Store(_));
+        let broken = is_full || matches!(error, Error::Store(_));
         self.machine(number, |machine| {
             machine.left |= removed;
             machine.stopped |= removed || broken;

@@ -1,0 +1,73 @@
+# What the end-to-end scripts share. Sourced, not run. Sets $pando and $work, and cleans up at exit.
+# shellcheck shell=bash
+
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cargo build --release --locked --quiet -p pando-cli --manifest-path "$root/Cargo.toml"
+pando="$root/target/release/pando"
+work="$(mktemp -d -t pando-e2e-XXXXXX)"
+declare -A pids=()
+
+say() { printf '%6.1fs  %s\n' "$(bc <<<"scale=1; ($(date +%s%N) - $began) / 1000000000")" "$*"; }
+began="$(date +%s%N)"
+
+die() {
+  say "FAILED: $*"
+  tail -n 20 "$work"/*.log 2>/dev/null || true
+  exit 1
+}
+
+# Runs before the folder goes; scripts may put more into it.
+on_exit() { :; }
+clean_up() {
+  local status=$?
+  for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
+  wait 2>/dev/null || true
+  on_exit
+  if [[ -n "${KEEP:-}" ]]; then echo "kept: $work"; else rm -rf "$work"; fi
+  exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+# Where node $1 runs: a prefix for commands, as an array. Scripts may put others in its place.
+where() { prefix=(); }
+
+# Runs pando on node $1.
+on() {
+  local node=$1 prefix
+  shift
+  where "$node"
+  "${prefix[@]}" "$pando" --data "$work/node$node" "$@"
+}
+
+# Starts node $1 with the options given and waits until it says that it is ready.
+start() {
+  local node=$1 prefix
+  shift
+  where "$node"
+  local ready="$work/node$node.ready"
+  : >"$ready"
+  "${prefix[@]}" "$pando" --data "$work/node$node" --json up "$@" >"$ready" 2>>"$work/node$node.log" &
+  pids[$node]=$!
+  for _ in {1..600}; do
+    [[ -s "$ready" ]] && return 0
+    kill -0 "${pids[$node]}" 2>/dev/null || die "node $node ended: $(tail -n 3 "$work/node$node.log")"
+    sleep 0.1
+  done
+  die "node $node is not ready after a minute"
+}
+
+# The full id of node $1.
+id_of() { sed -n 's/.*"id":"\([0-9a-f]*\)".*/\1/p' "$work/node$1.ready" | head -n 1; }
+
+# Repeats a command until it succeeds, at most $1 seconds; says what it was for.
+eventually() {
+  local limit=$1 what=$2 end
+  shift 2
+  end=$((SECONDS + limit))
+  until "$@" >"$work/eventually.out" 2>&1; do
+    ((SECONDS < end)) || die "$what: not within ${limit}s: $(tail -n 5 "$work/eventually.out")"
+    sleep 0.3
+  done
+}
