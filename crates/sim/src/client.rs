@@ -61,7 +61,7 @@ pub struct Client {
 /// How often of 100: put, if absent, if match, remove, read, part of it, list.
 fn mix(profile: Profile) -> [u64; 7] {
     match profile {
-        Profile::HotKey => [8, 17, 35, 10, 28, 2, 0],
+        Profile::HotKey | Profile::Moving => [8, 17, 35, 10, 28, 2, 0],
         Profile::Deletes => [22, 12, 6, 28, 24, 2, 6],
         _ => [26, 9, 14, 10, 30, 5, 6],
     }
@@ -70,7 +70,7 @@ fn mix(profile: Profile) -> [u64; 7] {
 impl Client {
     /// A client of this world.
     pub fn new(plan: &Plan, rng: &mut Rng) -> Self {
-        let pause_ms = *rng.pick(&[20, 100, 400]);
+        let pause_ms = if plan.profile == Profile::Moving { 20 } else { *rng.pick(&[20, 100, 400]) };
         Self { profile: plan.profile, keys: plan.keys, pause_ms, seen: BTreeMap::new() }
     }
 
@@ -107,7 +107,7 @@ impl Client {
 
     /// Mostly inline in the record, sometimes a chunk, seldom several.
     fn size(&self, rng: &mut Rng) -> u64 {
-        let hot = self.profile == Profile::HotKey;
+        let hot = self.profile.is_hot();
         match rng.below(1000) {
             0..4 if !hot => rng.between(4 << 20, 9 << 20),
             4..100 if !hot => rng.between(20 << 10, 200 << 10),

@@ -196,6 +196,8 @@ pub enum Profile {
     Membership,
     /// One key, many conditional writes, many crashes.
     HotKey,
+    /// As a hot key, while nodes come and go.
+    Moving,
     /// Many removes, so that tombstones and their purge matter.
     Deletes,
     /// All of it.
@@ -203,6 +205,21 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// Whether all clients want one key.
+    pub fn is_hot(self) -> bool {
+        matches!(self, Self::HotKey | Self::Moving)
+    }
+
+    /// How much longer than the least a message may take: on a slow network more happens between a question and
+    /// its answer.
+    fn jitters_ms(self) -> &'static [u32] {
+        match self {
+            Self::HotKey => &[10, 50, 200, 400],
+            Self::Moving => &[200, 400, 800],
+            _ => &[1, 10, 50, 200],
+        }
+    }
+
     /// What it is called on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -213,6 +230,7 @@ impl Profile {
             Self::Clocks => "clocks",
             Self::Membership => "membership",
             Self::HotKey => "hot-key",
+            Self::Moving => "moving",
             Self::Deletes => "deletes",
             Self::Everything => "everything",
         }
@@ -232,16 +250,17 @@ impl FromStr for Profile {
 }
 
 /// Every profile, with how often of 100 it is drawn.
-pub const PROFILES: [(Profile, u64); 9] = [
+pub const PROFILES: [(Profile, u64); 10] = [
     (Profile::Calm, 4),
     (Profile::Partitions, 12),
     (Profile::Crashes, 14),
     (Profile::Disks, 12),
     (Profile::Clocks, 6),
-    (Profile::Membership, 14),
-    (Profile::HotKey, 12),
+    (Profile::Membership, 12),
+    (Profile::HotKey, 10),
+    (Profile::Moving, 8),
     (Profile::Deletes, 10),
-    (Profile::Everything, 16),
+    (Profile::Everything, 12),
 ];
 
 /// How many copies of everything.
@@ -266,7 +285,7 @@ pub struct Plan {
     pub zones: u32,
     /// How many copies.
     pub replicas: Copies,
-    /// Clients, 2 to 4.
+    /// Clients, 2 to 6.
     pub clients: u32,
     /// Keys, 2 to 6; one for a hot key.
     pub keys: u32,
@@ -313,10 +332,10 @@ impl Plan {
             nodes,
             zones: rng.between_u32(1, 3),
             replicas,
-            clients: rng.between_u32(2, 4),
-            keys: if profile == Profile::HotKey { 1 } else { rng.between_u32(2, 6) },
+            clients: if profile == Profile::Moving { rng.between_u32(4, 6) } else { rng.between_u32(2, 4) },
+            keys: if profile.is_hot() { 1 } else { rng.between_u32(2, 6) },
             seconds,
-            latency_ms: (least, least + *rng.pick(&[1, 10, 50, 200])),
+            latency_ms: (least, least + *rng.pick(profile.jitters_ms())),
             loss: if profile != Profile::Calm && rng.chance(30) { rng.between_u32(1, 5) } else { 0 },
             calm_from_ms: u64::from(seconds) * 1000 * 2 / 3,
             faults: Vec::new(),

@@ -77,6 +77,20 @@ fn stories(profile: Profile) -> (&'static [(Story, u64)], (u32, u32)) {
         Profile::HotKey => {
             (&[(Crash, 5), (CrashLoop, 4), (PowerCut, 2), (Partition, 2), (Pause, 1)], (6, 14))
         }
+        Profile::Moving => (
+            &[
+                (Join, 4),
+                (Drain, 4),
+                (Remove, 2),
+                (Crash, 3),
+                (CrashLoop, 1),
+                (PowerCut, 1),
+                (Partition, 3),
+                (Slow, 2),
+                (Pause, 2),
+            ],
+            (8, 16),
+        ),
         Profile::Deletes => (
             &[(Partition, 4), (Crash, 4), (Pause, 1), (OneWay, 1), (Clock, 1), (Drain, 1), (Join, 1)],
             (3, 8),
@@ -208,7 +222,7 @@ impl Drawer<'_> {
     fn crashes(&mut self, story: Story, at: u64) {
         let (nodes, rounds) = match story {
             PowerCut => (self.members.clone(), 1),
-            CrashLoop => (vec![self.member()], self.rng.between(2, 4)),
+            CrashLoop => (vec![self.member()], self.rng.between(3, 14)),
             _ => (vec![self.member()], 1),
         };
         let mut at = at;
@@ -217,11 +231,15 @@ impl Drawer<'_> {
                 let tear = self.rng.chance(60);
                 self.add(at, Fault::Crash { node, tear });
                 // A service manager restarts at once; a person, after a while.
-                let down = if self.rng.chance(50) { (50, 500) } else { (500, 9_000) };
+                let down = match story {
+                    CrashLoop => (2, 120),
+                    _ if self.rng.chance(50) => (50, 500),
+                    _ => (500, 9_000),
+                };
                 let up = at + self.rng.between(down.0, down.1);
                 self.add(up, Fault::Restart { node });
             }
-            at += self.rng.between(600, 3_000);
+            at += self.rng.between(150, 1_500);
         }
     }
 
