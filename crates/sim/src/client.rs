@@ -108,9 +108,10 @@ impl Client {
     /// Mostly inline in the record, sometimes a chunk, seldom several.
     fn size(&self, rng: &mut Rng) -> u64 {
         let hot = self.profile.is_hot();
+        let most_chunks = if self.profile == Profile::Membership { 300 } else { 100 };
         match rng.below(1000) {
             0..4 if !hot => rng.between(4 << 20, 9 << 20),
-            4..100 if !hot => rng.between(20 << 10, 200 << 10),
+            4.. if !hot && rng.below(1000) < most_chunks => rng.between(20 << 10, 200 << 10),
             _ => rng.between(10, 400),
         }
     }

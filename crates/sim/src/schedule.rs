@@ -319,6 +319,8 @@ impl Plan {
         let nodes = if rng.chance(60) { rng.between_u32(3, 5) } else { rng.between_u32(4, 9) };
         let replicas = match rng.below(100) {
             0..5 => Copies::Count(1),
+            // Whoever loses the only copy on its way is caught.
+            50..70 if profile == Profile::Membership => Copies::Count(1),
             5..11 => Copies::Count(2),
             75..85 if nodes >= 5 => Copies::Count(5),
             85..95 if nodes <= 6 => Copies::All,
