@@ -270,6 +270,10 @@ impl Inner {
             }
             newer
         });
+        if is_newer {
+            // Debts to who is gone are void.
+            self.healing.notify_one();
+        }
         // Nobody admits who is no member any more; what it opened before must end too.
         for former in before.iter().filter(|_| is_newer).flat_map(|before| before.present()) {
             if layout.member(&former.id).is_none() {

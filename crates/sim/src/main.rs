@@ -66,7 +66,7 @@ struct Args {
     /// Answer seeds from the standard input.
     #[arg(long, hide = true)]
     worker: bool,
-    /// Fail on purpose: panic@SEED, hang@SEED, die@SEED.
+    /// Empty worlds, and a failure on purpose: nothing@SEED, panic@SEED, hang@SEED, die@SEED.
     #[arg(long, hide = true)]
     rehearse: Option<String>,
 }
