@@ -8,8 +8,11 @@ pando="$root/target/release/pando"
 work="$(mktemp -d -t pando-e2e-XXXXXX)"
 declare -A pids=()
 
-say() { printf '%6.1fs  %s\n' "$(bc <<<"scale=1; ($(date +%s%N) - $began) / 1000000000")" "$*"; }
-began="$(date +%s%N)"
+say() {
+  local tenths=$(((${EPOCHREALTIME/./} - began) / 100000))
+  printf '%4d.%ds  %s\n' $((tenths / 10)) $((tenths % 10)) "$*"
+}
+began="${EPOCHREALTIME/./}"
 
 die() {
   say "FAILED: $*"
