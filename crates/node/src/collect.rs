@@ -20,8 +20,10 @@ use pando_core::{
 
 use crate::{error::Error, inner::Inner, register::Outcome, sys};
 
-/// How long until a version that is current is looked at again.
-const AGAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// After how many times the grace period a version that was current is looked at again: who replaces it tells all,
+/// but once only, and not everyone may hear it. By default a week; one look at a time, so a short grace period
+/// costs no more than one small question under way.
+const AGAIN: u32 = 7;
 /// How many versions are looked at in one go.
 const BATCH: usize = 64;
 /// Bounds of the pause between two looks at the queue.
@@ -49,7 +51,7 @@ pub(crate) async fn collect(inner: Arc<Inner>) {
 
 async fn look_at(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) {
     let again = match is_needed(inner, version, name).await {
-        Ok(true) if !pando_core::mutant("release-current") => AGAIN + sys::jitter(AGAIN / 7),
+        Ok(true) if !pando_core::mutant("release-current") => inner.grace * AGAIN + sys::jitter(inner.grace),
         Ok(_) => {
             match inner.store.release(version).await {
                 Ok(released) => {
@@ -62,7 +64,7 @@ async fn look_at(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) {
         // The register can't be read now: later.
         Err(error) => {
             tracing::debug!(object = %name, %error, "a version could not be looked at");
-            (inner.grace / 2).clamp(PAUSE.0, AGAIN)
+            (inner.grace / 2).max(PAUSE.0)
         }
     };
     let due = sys::now_ms() + again.as_millis() as u64;

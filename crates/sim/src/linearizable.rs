@@ -8,6 +8,8 @@
 //! - An operation of unknown outcome has no deadline, so it may be put off until right before an operation
 //!   that would not have fitted without it (or is left out, if there is none).
 //! - One whose effect nobody could ever notice is left out from the start.
+//! - Values that nobody names are one and the same; of operations of unknown outcome that need and do the same, the
+//!   one that began first is chosen first.
 //!
 //! Says nothing of lists, which promise less, nor of several keys together.
 
@@ -20,6 +22,9 @@ use crate::{
 
 /// States that are visited before the search gives up: a few seconds, and about 100 MB of memory.
 const MAX_STEPS: u64 = 5_000_000;
+
+/// Stands for every value that no answer and no condition names.
+const UNNAMED: Value = Value(u64::MAX - 1);
 
 /// How many operations before the one that does not fit are shown.
 const SHOWN_BEFORE: usize = 12;
@@ -94,6 +99,14 @@ enum Needs {
 }
 
 impl Needs {
+    /// The value that it names.
+    fn names(self) -> Option<Value> {
+        match self {
+            Self::Is(Some(value)) | Self::IsNot(value) => Some(value),
+            Self::Is(None) | Self::Anything | Self::Present | Self::Nonsense => None,
+        }
+    }
+
     fn fits(self, state: Option<Value>) -> bool {
         match self {
             Self::Anything => true,
@@ -199,9 +212,18 @@ fn mix(number: u64, usage: u64) -> u128 {
 fn search(operations: &[Operation], max_steps: u64) -> Verdict {
     let mut steps: Vec<Step> = operations.iter().filter_map(Step::of).collect();
     steps.sort_by_key(|step| (step.start, step.end));
+    let named: HashSet<Value> = steps.iter().filter_map(|step| step.needs.names()).collect();
+    for step in &mut steps {
+        step.becomes = step.becomes.map(|state| state.map(|v| if named.contains(&v) { v } else { UNNAMED }));
+    }
     let (optional, required): (Vec<Step>, Vec<Step>) = steps.iter().partition(|step| step.optional);
     let optional: Vec<Step> =
         optional.into_iter().filter(|step| steps.iter().any(|other| notices(other, step))).collect();
+    let twin = |of: usize| {
+        let same = |step: &Step| (step.needs, step.becomes) == (optional[of].needs, optional[of].becomes);
+        optional[..of].iter().rposition(same)
+    };
+    let twins: Vec<Option<usize>> = (0..optional.len()).map(twin).collect();
     let words = (required.len() + optional.len()).div_ceil(64);
     let chosen = vec![0; words].into_boxed_slice();
     let mut stack = vec![Point { chosen, first: 0, state: None, before: None, hash: 0 }];
@@ -222,6 +244,9 @@ fn search(operations: &[Operation], max_steps: u64) -> Verdict {
         for (offset, step) in optional.iter().enumerate().rev() {
             let index = required.len() + offset;
             if step.start > now || point.has(index) || !point.fits(step) {
+                continue;
+            }
+            if twins[offset].is_some_and(|twin| !point.has(required.len() + twin)) {
                 continue;
             }
             let next = point.then(index, step);

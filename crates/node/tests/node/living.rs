@@ -9,7 +9,7 @@ use std::{
 };
 
 use pando_node::{
-    CheckReport, Node, PlanQuery,
+    CheckReport, Ended, Node, PlanQuery,
     core::layout::{MemberState, change::Force},
 };
 
@@ -129,6 +129,24 @@ async fn a_dead_node_is_removed_and_its_copies_are_made_again() {
     let joined = join(&mut grove).await;
     healed(&grove).await;
     check_all(grove.node(joined), 8).await;
+}
+
+/// Nobody talks to it any more, so it has to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_when_it_was_removed_finds_out() {
+    let mut grove = Grove::of(4).await;
+    let removed = grove.node(3).id();
+    grove.stop(3).await;
+    eventually("it is removed", || async { grove.node(0).remove_node(removed, Force::None).await.is_ok() })
+        .await;
+    healed(&grove).await;
+    let config = grove.config(3);
+    let back = Node::start(config.clone()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), back.ended()).await;
+    assert_eq!(ended, Ok(Ended::Removed));
+    back.stop().await;
+    let why = Node::start(config).await.map(|_| ()).unwrap_err().to_string();
+    assert!(why.contains("was removed from its network"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
