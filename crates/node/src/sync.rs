@@ -189,7 +189,11 @@ async fn prints_of_previous(inner: &Arc<Inner>, layout: &Arc<Layout>) -> BTreeMa
 
 async fn sync_partition(inner: &Arc<Inner>, layout: &Arc<Layout>, partition: Partition) -> Result<(), Error> {
     let owners = layout.previous_quorum(partition).expect("a transition has previous owners");
-    let replies = ask_majority(inner, layout, &owners, Request::Buckets(layout.version, partition)).await?;
+    let mut replies =
+        ask_majority(inner, layout, &owners, Request::Buckets(layout.version, partition)).await?;
+    if pando_core::mutant("sync-from-one") {
+        replies.truncate(1);
+    }
     let mut sources = Vec::new();
     let mut floor = None;
     for (node, reply) in replies {
@@ -250,11 +254,6 @@ async fn sync_bucket(
                 // What this node alone has was never chosen. (Nor can it be a leftover of what the others have
                 // purged: that went when this layout came, see `Layout::keeps_registers`.)
                 (None, true) => {}
-                (_, false) if pando_core::mutant("sync-takes-highest") => {
-                    let highest =
-                        (0..held.len()).max_by_key(|place| held[*place]).expect("there are sources");
-                    adopt(inner, layout, name, held[highest].expect("some differ"), sources[highest]).await?;
-                }
                 (_, false) => settle(inner, layout, name).await?,
             }
         }

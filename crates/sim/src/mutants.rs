@@ -59,10 +59,10 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant("stayers-do-not-sync", Profile::Moving, 300, "owners that stay do not sync in a layout change"),
     mutant(
-        "sync-takes-highest",
-        Profile::Moving,
+        "sync-from-one",
+        Profile::Membership,
         300,
-        "sync takes the highest ballot seen instead of settling the key",
+        "a new owner syncs from one previous owner, not a majority",
     ),
     mutant("layout-not-durable", Profile::Moving, 300, "a new layout is used before it is durable"),
     mutant("stale-layout-accepted", Profile::Moving, 300, "an acceptor answers ballots of an older layout"),

@@ -34,7 +34,7 @@ mutants! {
     learn_unchosen = "learn-unchosen",
     transition_ends_before_sync = "transition-ends-before-sync",
     stayers_do_not_sync = "stayers-do-not-sync",
-    sync_takes_highest = "sync-takes-highest",
+    sync_from_one = "sync-from-one",
     layout_not_durable = "layout-not-durable",
     stale_layout_accepted = "stale-layout-accepted",
     drop_before_confirm = "drop-before-confirm",
