@@ -111,6 +111,8 @@ pub enum Request {
     /// A packet of the failure detector (see [`crate::gossip`]), at most [`MAX_PACKET`] bytes; an empty one
     /// asks only whether the other is there. Answered by [`Reply::Ok`].
     Gossip(Bytes),
+    /// This version is being put still: its chunks are no strays for another grace period.
+    Touch(WriteId),
 }
 
 /// See [`Request::List`].
@@ -388,7 +390,7 @@ impl Message for Request {
         match self {
             Request::Pulse(pulse) => check_pulse(pulse),
             Request::Gossip(packet) => within(packet.len() <= MAX_PACKET, "packet"),
-            Request::GetLayout | Request::PutLayout(_) | Request::Suspect(_) => Ok(()),
+            Request::GetLayout | Request::PutLayout(_) | Request::Suspect(_) | Request::Touch(_) => Ok(()),
             Request::Prepare(_, name, _) | Request::Read(_, name) => check_name(name),
             Request::Accept(_, name, accepted) | Request::Learn(_, name, accepted) => {
                 check_name(name)?;

@@ -108,6 +108,7 @@ impl Inner {
             match sys::timeout(COPY, self.copy_from(source, chunk)).await {
                 Ok(Ok((sealed, theirs))) => {
                     versions.extend(theirs);
+                    self.pace.take(sealed.len() as u64).await;
                     let due = sys::now_ms() + self.grace.as_millis() as u64;
                     for (version, name) in versions {
                         self.store.write_chunk(chunk, sealed.clone(), version, name, due).await?;

@@ -206,6 +206,7 @@ impl Inner {
                 sealed = self.store.read_verified(chunk).await?;
             }
             let Some(sealed) = &sealed else { return Ok(false) };
+            self.pace.take(sealed.len() as u64).await;
             self.send_chunk(node, &name, version, chunk, sealed).await.map_err(lost)?;
         }
         Ok(true)

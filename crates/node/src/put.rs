@@ -5,21 +5,22 @@
 //! and go when the grace period is over (see [`crate::collect`]).
 
 use std::{
-    collections::VecDeque,
-    pin::Pin,
+    collections::{BTreeSet, VecDeque},
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::stream::{self, StreamExt as _};
 use pando_core::{
-    id::WriteId,
+    id::{NodeId, Partition, WriteId},
     manifest::{Builder, ChunkRef, Finish, Tree},
     name::RegisterName,
     record::{Body, MAX_INLINE, Record},
     register::State,
     seal::{self, CHUNK, Sealed, TreeHash},
-    wire::Request,
+    wire::{Reply, Request},
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -27,7 +28,7 @@ use crate::{
     api::{Condition, PutOptions, Stored},
     buffers::Buffer,
     error::Error,
-    inner::{Inner, object_of, permit},
+    inner::{Inner, Message, object_of, permit},
     register::Outcome,
     sys::{self, Instant},
 };
@@ -37,6 +38,8 @@ use crate::{
 const AHEAD: usize = 4;
 /// How long a put waits for its turn among the others.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+/// How many members are told at once that a put goes on.
+const TOUCHES: usize = 32;
 /// How long an acknowledgement waits for owners beyond the majority, so that the count of copies is right.
 const LAST_COPY: Duration = Duration::from_millis(100);
 
@@ -68,6 +71,7 @@ impl Inner {
             let mut upload = Upload::new(self, name.clone(), version);
             upload.read(reader, head).await?;
             let (tree, size, hash) = upload.finish().await?;
+            upload.stay_alive().await?;
             (Body::Chunks(tree.into()), size, hash, Some(upload.kept))
         };
         let record = Record {
@@ -210,6 +214,7 @@ struct Upload<'a> {
     manifest: Builder,
     in_flight: VecDeque<Task<Result<(Sealed, Kept), Error>>>,
     kept: Kept,
+    /// When enough members last knew that it goes on.
     touched: Instant,
 }
 
@@ -236,14 +241,13 @@ impl<'a> Upload<'a> {
             let mut buffer = self.inner.buffers.take();
             buffer.clear();
             buffer.append(&mut head);
-            let end = fill(&mut reader, &mut buffer, CHUNK).await?;
+            let end = self.fill(&mut reader, &mut buffer).await?;
             if !buffer.is_empty() {
                 self.send(buffer).await?;
             }
             if end {
                 break;
             }
-            self.touch();
         }
         while !self.in_flight.is_empty() {
             self.absorb().await?;
@@ -297,12 +301,58 @@ impl<'a> Upload<'a> {
         Ok(ChunkRef { id: sealed.id, key: sealed.key })
     }
 
-    /// An upload that takes long says that it goes on, so that its chunks are not taken for strays.
-    fn touch(&mut self) {
-        if self.touched.elapsed() > self.inner.grace / 4 {
-            self.touched = Instant::now();
-            self.inner.tell_all(Request::Recheck(vec![self.version]));
+    /// Reads until `buffer` holds a chunk or the reader ends; returns whether it ended. However slow the reader
+    /// is, the upload stays alive.
+    async fn fill<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut R,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Error> {
+        let mut filled = pin!(fill(reader, buffer, CHUNK));
+        loop {
+            match sys::timeout(self.inner.grace / 4, &mut filled).await {
+                Ok(filled) => {
+                    self.stay_alive().await?;
+                    return filled;
+                }
+                Err(_elapsed) => self.stay_alive().await?,
+            }
         }
+    }
+
+    /// Tells all members now and then that the upload goes on, so that nobody takes its chunks for strays. If for
+    /// half the grace period so many did not hear it that some chunk might be freed everywhere, it fails: what is
+    /// committed must be there.
+    async fn stay_alive(&mut self) -> Result<(), Error> {
+        if self.touched.elapsed() <= self.inner.grace / 4 {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let layout = self.inner.layout()?;
+        let message = &Message::from(Request::Touch(self.version));
+        let inner = self.inner;
+        let members: Vec<NodeId> = layout.present().map(|member| member.id).collect();
+        let touches = members.into_iter().map(|member| async move {
+            matches!(inner.ask(member, message).await, Ok(Reply::Ok)).then_some(member)
+        });
+        let touched: BTreeSet<NodeId> = stream::iter(touches)
+            .buffer_unordered(TOUCHES)
+            .filter_map(|heard| async move { heard })
+            .collect()
+            .await;
+        let enough = |partition| {
+            let owners = layout.current_quorum(partition);
+            owners.quorum.is_met(|owner| touched.contains(&owners.nodes[usize::from(owner)]))
+        };
+        if Partition::all().all(enough) {
+            self.touched = began;
+        } else if self.touched.elapsed() > self.inner.grace / 2 {
+            return Err(Error::Timeout(
+                "too few nodes could be told that this upload goes on; put it again when they are back"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     async fn finish(&mut self) -> Result<(Tree, u64, [u8; 32]), Error> {

@@ -152,6 +152,10 @@ async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Resul
             }
             Reply::Ok
         }
+        Request::Touch(version) => {
+            store.postpone(version, sys::now_ms() + inner.grace.as_millis() as u64).await?;
+            Reply::Ok
+        }
         Request::Suspect(chunk) => {
             inner.suspect_here(chunk);
             Reply::Ok

@@ -39,10 +39,11 @@ pub enum Fault {
     },
     /// Every link works again.
     Heal,
-    /// So many of 100 messages (connections, if the network is one of streams) are lost; 0 ends it.
+    /// So many of 1000 segments are lost; 0 ends it. Nothing is sent again here, so a connection that lost one is
+    /// dead: worse than ten times as many lost packets are where TCP repeats them.
     Loss {
-        /// Of 100.
-        percent: u32,
+        /// Of 1000.
+        permille: u32,
     },
     /// What this node sends and gets takes so much longer; 0 ends it.
     Slow {
@@ -82,7 +83,7 @@ pub enum Fault {
         /// In how many files.
         files: u32,
     },
-    /// The next write goes to a wrong place.
+    /// A write of one chunk file went into another.
     Misdirect {
         /// Of which node.
         node: u32,
@@ -293,7 +294,7 @@ pub struct Plan {
     pub seconds: u32,
     /// The least and the most that a message takes, in milliseconds.
     pub latency_ms: (u32, u32),
-    /// Messages lost of 100, all the time until the calm.
+    /// Segments lost of 1000, all the time until the calm.
     pub loss: u32,
     /// When the calm begins: everything is mended, and only checks come after it.
     pub calm_from_ms: u64,

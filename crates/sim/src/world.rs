@@ -121,6 +121,7 @@ impl World {
         self.began = self.sim.elapsed();
         self.state.begin_clients();
         self.state.note("formed");
+        self.sim.set_fail_rate(f64::from(self.state.plan.loss) / 1000.0);
         let calm = Duration::from_millis(self.state.plan.calm_from_ms);
         while self.now() < calm {
             self.strike();
@@ -191,7 +192,7 @@ impl World {
             Fault::Partition { .. } | Fault::OneWay { .. } | Fault::Flap { .. } | Fault::Heal => {
                 self.on_links(fault);
             }
-            Fault::Loss { percent } => self.sim.set_fail_rate(f64::from(*percent) / 1000.0),
+            Fault::Loss { permille } => self.sim.set_fail_rate(f64::from(*permille) / 1000.0),
             Fault::Slow { node, ms } => self.slow(*node, *ms),
             Fault::Pause { node, ms } => self.pause(*node, *ms),
             Fault::Crash { node, tear } => self.crash(*node, *tear),

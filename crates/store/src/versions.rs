@@ -101,6 +101,17 @@ impl Store {
         .await
     }
 
+    /// The version is being written still: it is not to be checked before `due`.
+    pub async fn postpone(&self, version: WriteId, due: u64) -> Result<(), Error> {
+        self.change(2, move |group| match group.version(version)? {
+            Some(known) if known.due.is_some_and(|known| known < due) => {
+                group.put_version(version, &Version { due: Some(due), ..known })
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+
     async fn requeue(&self, version: WriteId, due: Option<u64>) -> Result<(), Error> {
         self.change(2, move |group| match group.version(version)? {
             Some(known) => group.put_version(version, &Version { due, ..known }),

@@ -245,6 +245,11 @@ async fn versions_are_due_confirmed_rechecked_and_released() {
         assert!(store.due(found - 1, 10).await.unwrap().is_empty(), "the earlier time holds");
         assert_eq!(store.due(found, 10).await.unwrap(), [(ONE, name("one"))]);
     }
+    for (due, found) in [(10, 20), (30, 30)] {
+        store.postpone(ONE, due).await.unwrap();
+        assert!(store.due(found - 1, 10).await.unwrap().is_empty(), "the later time holds");
+        assert_eq!(store.due(found, 10).await.unwrap(), [(ONE, name("one"))]);
+    }
     store.close().await.unwrap();
     let store = open(dir.path()).await;
     assert_eq!(store.due(30, 10).await.unwrap(), [(ONE, name("one"))]);

@@ -45,3 +45,28 @@ async fn removed_and_replaced_content_is_freed_but_not_what_is_shared() {
     }
     assert!(get(grove.node(2), "b").await.unwrap() == shared);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_may_take_longer_than_the_grace_time() {
+    let grove = Grove::with(3, None, Duration::from_secs(2)).await;
+    let slow = content(1, 2 * CHUNK + 5);
+    let (mut writer, reader) = tokio::io::duplex(1 << 20);
+    let node = grove.node(0).clone();
+    let putting =
+        tokio::spawn(async move { node.put("default", "slow", reader, PutOptions::default()).await });
+    writer.write_all(&slow[..2 * CHUNK]).await.unwrap();
+    eventually("its chunks are there", || async { grove.chunk_files(1).len() == 2 }).await;
+    // Each round takes a grace time: what is removed is freed, what is on its way stays.
+    for round in 2..5 {
+        put(grove.node(1), "quick", &content(round, CHUNK)).await.unwrap();
+        grove.node(1).remove("default", "quick").await.unwrap();
+        for node in 0..3 {
+            eventually("what was removed is gone", || async { grove.chunk_files(node).len() <= 2 }).await;
+            assert_eq!(grove.chunk_files(node).len(), 2);
+        }
+    }
+    writer.write_all(&slow[2 * CHUNK..]).await.unwrap();
+    drop(writer);
+    putting.await.unwrap().unwrap();
+    assert!(get(grove.node(2), "slow").await.unwrap() == slow);
+}

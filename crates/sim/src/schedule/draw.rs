@@ -207,9 +207,9 @@ impl Drawer<'_> {
                 self.add(at, Fault::Flap { a, b, times });
             }
             Loss => {
-                let percent = self.rng.between_u32(5, 30);
-                self.add(at, Fault::Loss { percent });
-                self.add(later, Fault::Loss { percent: self.plan.loss });
+                let permille = self.rng.between_u32(5, 30);
+                self.add(at, Fault::Loss { permille });
+                self.add(later, Fault::Loss { permille: self.plan.loss });
             }
             _ => {
                 let (node, ms) = (self.member(), self.rng.between_u32(50, 1_500));
@@ -340,7 +340,7 @@ impl Drawer<'_> {
         self.drop_impossible();
         let calm = self.plan.calm_from_ms;
         let mut down: Vec<u32> = Vec::new();
-        let mut ends = vec![Fault::Heal, Fault::Loss { percent: 0 }];
+        let mut ends = vec![Fault::Heal, Fault::Loss { permille: 0 }];
         for (_, fault) in &self.faults {
             match *fault {
                 Fault::Crash { node, .. } | Fault::FsyncFails { node } => down.push(node),

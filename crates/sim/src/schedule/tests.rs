@@ -54,7 +54,7 @@ fn the_last_third_is_calm_and_everything_is_mended() {
                 Fault::Heal
                     | Fault::Restart { .. }
                     | Fault::CheckNow
-                    | Fault::Loss { percent: 0 }
+                    | Fault::Loss { permille: 0 }
                     | Fault::Slow { ms: 0, .. }
                     | Fault::ReadErrors { percent: 0, .. }
             );
