@@ -52,7 +52,12 @@ pub struct Intent {
 #[derive(Clone, Debug)]
 pub struct Client {
     profile: Profile,
+    /// Has it written the key that it writes once?
+    archived: bool,
     keys: u32,
+    /// How many keys are written once, one by each client; they follow the others.
+    archives: u32,
+    number: u32,
     /// Between operations, about.
     pause_ms: u64,
     seen: BTreeMap<String, Value>,
@@ -69,9 +74,12 @@ fn mix(profile: Profile) -> [u64; 7] {
 
 impl Client {
     /// A client of this world.
-    pub fn new(plan: &Plan, rng: &mut Rng) -> Self {
+    pub fn new(plan: &Plan, number: u32, rng: &mut Rng) -> Self {
         let pause_ms = if plan.profile == Profile::Moving { 20 } else { *rng.pick(&[20, 100, 400]) };
-        Self { profile: plan.profile, keys: plan.keys, pause_ms, seen: BTreeMap::new() }
+        let archives = plan.all_keys() - plan.keys;
+        let archived = archives == 0;
+        let (profile, keys) = (plan.profile, plan.keys);
+        Self { profile, archived, keys, archives, number, pause_ms, seen: BTreeMap::new() }
     }
 
     /// Notes what it saw: read, told, or wrote itself.
@@ -84,6 +92,16 @@ impl Client {
 
     /// The next operation.
     pub fn next(&mut self, rng: &mut Rng) -> Intent {
+        let pause_ms = rng.below(2 * self.pause_ms);
+        if !std::mem::replace(&mut self.archived, true) {
+            // What is never written again shows what was lost long ago.
+            let key = key(self.keys + self.number);
+            return Intent { key, what: What::PutIfAbsent, size: rng.between(20 << 10, 200 << 10), pause_ms };
+        }
+        if self.archives > 0 && rng.chance(6) {
+            let key = key(self.keys + rng.below(u64::from(self.archives)) as u32);
+            return Intent { key, what: What::Read, size: 0, pause_ms };
+        }
         let key = key(rng.below(u64::from(self.keys)) as u32);
         let what = match rng.weighted(&mix(self.profile)) {
             0 => What::Put,
@@ -102,7 +120,7 @@ impl Client {
         } else {
             0
         };
-        Intent { key, what, size, pause_ms: rng.below(2 * self.pause_ms) }
+        Intent { key, what, size, pause_ms }
     }
 
     /// Mostly inline in the record, sometimes a chunk, seldom several.
@@ -130,7 +148,7 @@ mod tests {
     fn every_operation_and_size_happens() {
         let plan = Plan::of_profile(1, Profile::Calm);
         let mut rng = Rng::new(3);
-        let mut client = Client::new(&plan, &mut rng);
+        let mut client = Client::new(&plan, 0, &mut rng);
         for number in 0..plan.keys {
             client.saw(&key(number), Some(Value(u64::from(number))));
         }
@@ -149,7 +167,7 @@ mod tests {
     fn a_match_needs_something_seen() {
         let plan = Plan::of_profile(1, Profile::HotKey);
         let mut rng = Rng::new(3);
-        let mut client = Client::new(&plan, &mut rng);
+        let mut client = Client::new(&plan, 0, &mut rng);
         client.saw(&key(0), Some(Value(5)));
         client.saw(&key(0), None);
         assert!((0..500).all(|_| !matches!(client.next(&mut rng).what, What::PutIfMatch(_))));

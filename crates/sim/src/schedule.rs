@@ -347,6 +347,11 @@ impl Plan {
         plan
     }
 
+    /// With those that are written once: one of each client, unless all want the same one.
+    pub fn all_keys(&self) -> u32 {
+        self.keys + if self.profile.is_hot() { 0 } else { self.clients }
+    }
+
     /// Copies of each thing, with the nodes of the start.
     pub fn copies(&self) -> u32 {
         match self.replicas {

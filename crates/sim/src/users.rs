@@ -21,7 +21,8 @@ pub(crate) fn start(state: &Rc<State>, machine: u32, node: &Node) {
         // A client that starts anew (its machine did) goes another way than before.
         let mut rng = Rng::of(state.plan.seed ^ state.micros(), 100 + u64::from(number));
         tokio::task::spawn_local(async move {
-            let mut user = User { client: Client::new(&state.plan, &mut rng), state, machine, number, node };
+            let mut user =
+                User { client: Client::new(&state.plan, number, &mut rng), state, machine, number, node };
             user.run(&mut rng).await;
         });
     }
@@ -136,7 +137,7 @@ impl User {
 
     /// A list is right for each key: as if each had been read.
     async fn list(&mut self) {
-        let keys: Vec<String> = (0..self.state.plan.keys).map(key).collect();
+        let keys: Vec<String> = (0..self.state.plan.all_keys()).map(key).collect();
         // Told apart from reads in a trace by the client's number.
         let begin = |key: &String| self.state.begin(500 + self.number, self.machine, key, Kind::Read);
         let operations: Vec<usize> = keys.iter().map(begin).collect();

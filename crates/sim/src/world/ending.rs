@@ -67,7 +67,7 @@ async fn in_order(state: &Rc<State>, node: &Node) -> Result<(), String> {
         }
     }
     for (number, node) in state.up() {
-        for key in (0..state.plan.keys).map(key) {
+        for key in (0..state.plan.all_keys()).map(key) {
             let operation = state.begin(1000 + number, number, &key, Kind::Read);
             let read = users::read(state, &node, &key, None).await;
             let outcome = match &read {
