@@ -276,8 +276,13 @@ impl<'a> Upload<'a> {
 
     /// Waits for the oldest chunk in flight and enters it.
     async fn absorb(&mut self) -> Result<(), Error> {
-        let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
-        let (sealed, kept) = oldest.await?;
+        let Some(mut oldest) = self.in_flight.pop_front() else { return Ok(()) };
+        let (sealed, kept) = loop {
+            match sys::timeout(self.inner.grace / 4, &mut oldest).await {
+                Ok(done) => break done?,
+                Err(_elapsed) => self.stay_alive().await?,
+            }
+        };
         self.kept = self.kept.and(kept);
         self.tree.push(sealed.subtree);
         self.list(0, ChunkRef { id: sealed.id, key: sealed.key }).await
@@ -324,8 +329,17 @@ impl<'a> Upload<'a> {
     /// half the grace period so many did not hear it that some chunk might be freed everywhere, it fails: what is
     /// committed must be there.
     async fn stay_alive(&mut self) -> Result<(), Error> {
-        if self.touched.elapsed() <= self.inner.grace / 4 {
+        let quiet = self.touched.elapsed();
+        if quiet <= self.inner.grace / 4 {
             return Ok(());
+        }
+        let too_long = || {
+            let why = "too few nodes could be told in time that this upload goes on; put it again";
+            Err(Error::Timeout(why.into()))
+        };
+        // What was freed meanwhile does not come back by being asked for.
+        if quiet > self.inner.grace / 4 * 3 {
+            return too_long();
         }
         let began = Instant::now();
         let layout = self.inner.layout()?;
@@ -347,10 +361,7 @@ impl<'a> Upload<'a> {
         if Partition::all().all(enough) {
             self.touched = began;
         } else if self.touched.elapsed() > self.inner.grace / 2 {
-            return Err(Error::Timeout(
-                "too few nodes could be told that this upload goes on; put it again when they are back"
-                    .into(),
-            ));
+            return too_long();
         }
         Ok(())
     }
