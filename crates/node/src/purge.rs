@@ -5,7 +5,11 @@
 //! Once true this stays true: who holds it can only go above b, and who holds nothing takes nothing at or
 //! below its floor. Each owner then removes the row and raises its floor to b in one durable step.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use pando_core::{
     id::NodeId,
@@ -49,9 +53,9 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
         return Ok(());
     }
     let groups = due(inner, &layout).await?;
-    let mut sure = Vec::new();
+    let (mut sure, mut silent) = (Vec::new(), BTreeSet::new());
     for (owners, tombs) in groups {
-        let tombs = held_by_all(inner, &layout, &owners, tombs).await?;
+        let tombs = held_by_all(inner, &layout, &owners, tombs, &mut silent).await;
         if !tombs.is_empty() {
             sure.push((owners, tombs));
         }
@@ -64,7 +68,7 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
     // takes [`PATIENCE`] and one exchange at most).
     sys::sleep(if pando_core::mutant("purge-without-grace") { Duration::ZERO } else { PATIENCE * 2 }).await;
     for (owners, tombs) in sure {
-        let tombs = held_by_all(inner, &layout, &owners, tombs).await?;
+        let tombs = held_by_all(inner, &layout, &owners, tombs, &mut silent).await;
         for owner in owners.iter().filter(|_| !tombs.is_empty()) {
             if let Err(error) = ask(inner, &layout, *owner, &tombs, true).await {
                 tracing::debug!(owner = %owner.short(), %error, "it will forget later");
@@ -100,27 +104,42 @@ async fn due(inner: &Arc<Inner>, layout: &Layout) -> Result<Groups, Error> {
     Ok(groups)
 }
 
-/// Of tombstones with the same owners, those that all these hold, or are past.
+/// Of tombstones with the same owners, those that all these hold, or are past: none if one of them is `silent`,
+/// or turns out to be. One node that is down must not keep the tombstones of others.
 async fn held_by_all(
     inner: &Arc<Inner>,
     layout: &Arc<Layout>,
     owners: &[NodeId],
     mut tombs: Vec<(RegisterName, Ballot)>,
-) -> Result<Vec<(RegisterName, Ballot)>, Error> {
+    silent: &mut BTreeSet<NodeId>,
+) -> Vec<(RegisterName, Ballot)> {
     let asked = if pando_core::mutant("purge-on-majority") { owners.len() / 2 + 1 } else { owners.len() };
-    for owner in &owners[..asked] {
+    let owners = &owners[..asked];
+    if owners.iter().any(|owner| silent.contains(owner)) {
+        return Vec::new();
+    }
+    for owner in owners {
         if tombs.is_empty() {
             break;
         }
-        let held = ask(inner, layout, *owner, &tombs, false).await?;
+        let held = match ask(inner, layout, *owner, &tombs, false).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::debug!(owner = %owner.short(), %error, "its tombstones are forgotten later");
+                silent.insert(*owner);
+                return Vec::new();
+            }
+        };
         let (kept, behind): (Vec<_>, Vec<_>) = tombs.into_iter().zip(held).partition(|(_, held)| *held);
         tombs = kept.into_iter().map(|(tomb, _)| tomb).collect();
         for ((name, _), _) in behind {
             // Reading it brings whoever missed it up to date, for the next time.
-            inner.read(&name).await?;
+            if let Err(error) = inner.read(&name).await {
+                tracing::debug!(%error, "a tombstone that an owner lacks is read later");
+            }
         }
     }
-    Ok(tombs)
+    tombs
 }
 
 async fn ask(

@@ -52,21 +52,27 @@ pub struct Intent {
 #[derive(Clone, Debug)]
 pub struct Client {
     profile: Profile,
-    /// Has it written the key that it writes once?
-    archived: bool,
     keys: u32,
-    /// How many keys are written once, one by each client; they follow the others.
+    /// How many keys are written once; they follow the others.
     archives: u32,
-    number: u32,
+    /// Which of them are this client's to write.
+    to_write: Vec<u32>,
+    /// Which of them are written, and this client's to remove, once and for good.
+    to_discard: Vec<u32>,
     /// Between operations, about.
     pause_ms: u64,
     seen: BTreeMap<String, Value>,
 }
 
+/// How long it takes until a client removes the next of its keys for good, about, in milliseconds.
+const DISCARD_MS: u64 = 8_000;
+
 /// How often of 100: put, if absent, if match, remove, read, part of it, list.
 fn mix(profile: Profile) -> [u64; 7] {
     match profile {
-        Profile::HotKey | Profile::Moving => [8, 17, 35, 10, 28, 2, 0],
+        // As a lock is used.
+        Profile::HotKey => [4, 34, 14, 26, 20, 2, 0],
+        Profile::Moving => [8, 17, 35, 10, 28, 2, 0],
         Profile::Deletes => [22, 12, 6, 28, 24, 2, 6],
         _ => [26, 9, 14, 10, 30, 5, 6],
     }
@@ -75,11 +81,18 @@ fn mix(profile: Profile) -> [u64; 7] {
 impl Client {
     /// A client of this world.
     pub fn new(plan: &Plan, number: u32, rng: &mut Rng) -> Self {
-        let pause_ms = if plan.profile == Profile::Moving { 20 } else { *rng.pick(&[20, 100, 400]) };
-        let archives = plan.all_keys() - plan.keys;
-        let archived = archives == 0;
-        let (profile, keys) = (plan.profile, plan.keys);
-        Self { profile, archived, keys, archives, number, pause_ms, seen: BTreeMap::new() }
+        let pause_ms = if plan.profile.is_hot() { 20 } else { *rng.pick(&[20, 100, 400]) };
+        let archives = plan.archives * plan.clients;
+        let to_write = (0..archives).filter(|archive| archive % plan.clients == number).collect();
+        Self {
+            profile: plan.profile,
+            keys: plan.keys,
+            archives,
+            to_write,
+            to_discard: Vec::new(),
+            pause_ms,
+            seen: BTreeMap::new(),
+        }
     }
 
     /// Notes what it saw: read, told, or wrote itself.
@@ -93,10 +106,18 @@ impl Client {
     /// The next operation.
     pub fn next(&mut self, rng: &mut Rng) -> Intent {
         let pause_ms = rng.below(2 * self.pause_ms);
-        if !std::mem::replace(&mut self.archived, true) {
+        if let Some(archive) = self.to_write.pop() {
             // What is never written again shows what was lost long ago.
-            let key = key(self.keys + self.number);
-            return Intent { key, what: What::PutIfAbsent, size: rng.between(20 << 10, 200 << 10), pause_ms };
+            if self.profile == Profile::Deletes {
+                self.to_discard.push(archive);
+            }
+            let (key, size) = (key(self.keys + archive), rng.between(20 << 10, 200 << 10));
+            return Intent { key, what: What::PutIfAbsent, size, pause_ms };
+        }
+        if !self.to_discard.is_empty() && rng.below(DISCARD_MS) < self.pause_ms {
+            // What is removed for good must never come back.
+            let archive = self.to_discard.swap_remove(rng.below(self.to_discard.len() as u64) as usize);
+            return Intent { key: key(self.keys + archive), what: What::Remove, size: 0, pause_ms };
         }
         if self.archives > 0 && rng.chance(6) {
             let key = key(self.keys + rng.below(u64::from(self.archives)) as u32);

@@ -41,7 +41,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "promises-forgotten",
         Profile::HotKey,
-        300,
+        2000,
         "a restart forgets promises: the floor starts at zero",
     ),
     mutant("accept-below", Profile::HotKey, 300, "an acceptor accepts below what it promised"),
@@ -74,7 +74,6 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant("serve-unverified", Profile::Disks, 100, "what is read from disk is served without verifying it"),
     mutant("purge-on-majority", Profile::Deletes, 300, "a tombstone is forgotten when a majority holds it"),
-    mutant("purge-floor-not-raised", Profile::Deletes, 300, "the purge floor stays where it was"),
     mutant("retry-without-write-id", Profile::Partitions, 200, "a retry does not look for its own write id"),
     mutant("references-lost", Profile::Membership, 300, "references of chunks are not told to new owners"),
     mutant("failed-fsync-goes-on", Profile::Disks, 200, "a node goes on after a failed sync"),

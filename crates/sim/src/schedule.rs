@@ -290,10 +290,15 @@ pub struct Plan {
     pub clients: u32,
     /// Keys, 2 to 6; one for a hot key.
     pub keys: u32,
-    /// How long it lasts, 30 to 60 virtual seconds.
+    /// Keys that are written once, by each client; 0 for a hot key.
+    pub archives: u32,
+    /// How long it lasts: 30 to 60 virtual seconds, or up to 100 where deletes are forgotten.
     pub seconds: u32,
     /// The least and the most that a message takes, in milliseconds.
     pub latency_ms: (u32, u32),
+    /// Pairs of nodes that are far from each other, and what a message between them takes, in milliseconds, until
+    /// the calm: who asks a near and a far one has its answers at different times, and much may happen between.
+    pub far: Vec<(u32, u32, u32)>,
     /// Segments lost of 1000, all the time until the calm.
     pub loss: u32,
     /// When the calm begins: everything is mended, and only checks come after it.
@@ -317,7 +322,12 @@ impl Plan {
 
     fn with(seed: u64, profile: Profile, rng: &mut Rng) -> Self {
         // Small worlds are faster and find most; large ones have keys that nodes do not own.
-        let nodes = if rng.chance(60) { rng.between_u32(3, 5) } else { rng.between_u32(4, 9) };
+        let nodes = match profile {
+            // Whoever changes a key that it does not own waits for others only, and for long.
+            Profile::HotKey => rng.between_u32(4, 6),
+            _ if rng.chance(60) => rng.between_u32(3, 5),
+            _ => rng.between_u32(4, 9),
+        };
         let replicas = match rng.below(100) {
             0..5 => Copies::Count(1),
             // Whoever loses the only copy on its way is caught.
@@ -327,7 +337,9 @@ impl Plan {
             85..95 if nodes <= 6 => Copies::All,
             _ => Copies::Count(3),
         };
-        let seconds = rng.between_u32(30, 60);
+        // What is deleted is forgotten only after a while.
+        let seconds =
+            if profile == Profile::Deletes { rng.between_u32(60, 100) } else { rng.between_u32(30, 60) };
         let least = rng.between_u32(1, 10);
         let mut plan = Self {
             seed,
@@ -335,21 +347,36 @@ impl Plan {
             nodes,
             zones: rng.between_u32(1, 3),
             replicas,
-            clients: if profile == Profile::Moving { rng.between_u32(4, 6) } else { rng.between_u32(2, 4) },
+            clients: if profile.is_hot() { rng.between_u32(4, 6) } else { rng.between_u32(2, 4) },
             keys: if profile.is_hot() { 1 } else { rng.between_u32(2, 6) },
+            archives: match profile {
+                Profile::HotKey | Profile::Moving => 0,
+                Profile::Deletes => 3,
+                _ => 1,
+            },
             seconds,
             latency_ms: (least, least + *rng.pick(profile.jitters_ms())),
-            loss: if profile != Profile::Calm && rng.chance(30) { rng.between_u32(1, 5) } else { 0 },
+            far: Vec::new(),
+            loss: if !matches!(profile, Profile::Calm | Profile::HotKey) && rng.chance(30) {
+                rng.between_u32(1, 5)
+            } else {
+                0
+            },
             calm_from_ms: u64::from(seconds) * 1000 * 2 / 3,
             faults: Vec::new(),
         };
+        if profile == Profile::HotKey && rng.chance(60) {
+            let pairs = (0..nodes).flat_map(|b| (0..b).map(move |a| (a, b)));
+            plan.far = pairs.filter(|_| rng.chance(50)).map(|(a, b)| (a, b, 0)).collect();
+            plan.far.iter_mut().for_each(|(_, _, ms)| *ms = rng.between_u32(300, 900));
+        }
         plan.faults = draw::faults(&plan, rng);
         plan
     }
 
-    /// With those that are written once: one of each client, unless all want the same one.
+    /// With those that are written once.
     pub fn all_keys(&self) -> u32 {
-        self.keys + if self.profile.is_hot() { 0 } else { self.clients }
+        self.keys + self.archives * self.clients
     }
 
     /// Copies of each thing, with the nodes of the start.

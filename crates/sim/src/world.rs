@@ -122,6 +122,7 @@ impl World {
         self.state.begin_clients();
         self.state.note("formed");
         self.sim.set_fail_rate(f64::from(self.state.plan.loss) / 1000.0);
+        self.place(|far| far);
         let calm = Duration::from_millis(self.state.plan.calm_from_ms);
         while self.now() < calm {
             self.strike();
@@ -265,6 +266,14 @@ impl World {
         }
     }
 
+    /// Puts the nodes that are far from each other there, or back.
+    fn place(&self, latency: impl Fn(u32) -> u32) {
+        for &(a, b, far) in &self.state.plan.far {
+            let latency = Duration::from_millis(u64::from(latency(far)));
+            self.sim.set_link_latency(machine_name(a), machine_name(b), latency);
+        }
+    }
+
     /// Nothing that a paused node says is heard, and it hears nothing, until it goes on: then all of it.
     fn pause(&mut self, node: u32, ms: u32) {
         if ms == 0 {
@@ -364,6 +373,8 @@ impl World {
                 Disk::of(&machine_name(node)).set_faults(Faults::default());
             }
         }
+        let near = self.state.plan.latency_ms.1;
+        self.place(|_| near);
     }
 }
 

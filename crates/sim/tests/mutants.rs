@@ -40,7 +40,6 @@ mutants! {
     drop_before_confirm = "drop-before-confirm",
     serve_unverified = "serve-unverified",
     purge_on_majority = "purge-on-majority",
-    purge_floor_not_raised = "purge-floor-not-raised",
     retry_without_write_id = "retry-without-write-id",
     references_lost = "references-lost",
     failed_fsync_goes_on = "failed-fsync-goes-on",

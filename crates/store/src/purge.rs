@@ -55,9 +55,7 @@ impl Store {
             group.shared.check_void(partition)?;
             match group.accepted(&name)? {
                 Some(held) if held.ballot == ballot && held.value.state == State::Absent => {
-                    if !pando_core::mutant("purge-floor-not-raised") {
-                        group.raise_purge_floor(partition, ballot)?;
-                    }
+                    group.raise_purge_floor(partition, ballot)?;
                     group.remove_register(&name)?;
                     Ok(Purge::Purged)
                 }

@@ -18,6 +18,7 @@ enum Story {
     Crash,
     PowerCut,
     CrashLoop,
+    Absence,
     DiskLost,
     BitRot,
     Misdirect,
@@ -32,7 +33,7 @@ enum Story {
 }
 
 use Story::{
-    BitRot, Check, Clock, Crash, CrashLoop, DiskFull, DiskLost, Drain, Flap, FsyncFails, Join, Loss,
+    Absence, BitRot, Check, Clock, Crash, CrashLoop, DiskFull, DiskLost, Drain, Flap, FsyncFails, Join, Loss,
     Misdirect, OneWay, Partition, Pause, PowerCut, ReadErrors, Remove, Slow,
 };
 
@@ -74,9 +75,10 @@ fn stories(profile: Profile) -> (&'static [(Story, u64)], (u32, u32)) {
             ],
             (3, 8),
         ),
-        Profile::HotKey => {
-            (&[(Crash, 5), (CrashLoop, 4), (PowerCut, 2), (Partition, 2), (Pause, 1)], (6, 14))
-        }
+        Profile::HotKey => (
+            &[(Crash, 3), (CrashLoop, 8), (PowerCut, 2), (Partition, 2), (OneWay, 1), (Pause, 1), (Clock, 4)],
+            (10, 20),
+        ),
         Profile::Moving => (
             &[
                 (Join, 4),
@@ -92,7 +94,16 @@ fn stories(profile: Profile) -> (&'static [(Story, u64)], (u32, u32)) {
             (8, 16),
         ),
         Profile::Deletes => (
-            &[(Partition, 4), (Crash, 4), (Pause, 1), (OneWay, 1), (Clock, 1), (Drain, 1), (Join, 1)],
+            &[
+                (Absence, 5),
+                (Partition, 3),
+                (Crash, 2),
+                (Pause, 1),
+                (OneWay, 1),
+                (Clock, 1),
+                (Drain, 1),
+                (Join, 1),
+            ],
             (3, 8),
         ),
         Profile::Everything => (
@@ -157,7 +168,7 @@ impl Drawer<'_> {
     fn tell(&mut self, story: Story, at: u64) {
         match story {
             Partition | OneWay | Flap | Loss | Slow => self.network(story, at),
-            Crash | PowerCut | CrashLoop => self.crashes(story, at),
+            Crash | PowerCut | CrashLoop | Absence => self.crashes(story, at),
             DiskLost | Remove => self.loses(story, at),
             BitRot | Misdirect | ReadErrors | FsyncFails => self.damages(story, at),
             Pause => {
@@ -233,6 +244,8 @@ impl Drawer<'_> {
                 // A service manager restarts at once; a person, after a while.
                 let down = match story {
                     CrashLoop => (2, 120),
+                    // Longer than it takes to forget what was deleted: the grace time and twice the longest change.
+                    Absence => (25_000, 45_000),
                     _ if self.rng.chance(50) => (50, 500),
                     _ => (500, 9_000),
                 };
