@@ -21,6 +21,7 @@ use pando_core::{
 use crate::{
     error::Error,
     inner::{Inner, Message},
+    peers::Liveness,
     sys,
 };
 
@@ -92,6 +93,10 @@ async fn hand_over(
     owners: &[NodeId],
     chunks: Vec<ChunkId>,
 ) -> Result<u64, Error> {
+    // All must confirm: while one is away there is nothing to do, and others' chunks don't wait for it.
+    if !owners.iter().all(|owner| inner.peers.liveness(owner) == Liveness::Up) {
+        return Ok(chunks.len() as u64);
+    }
     let mut versions: BTreeMap<ChunkId, Vec<WriteId>> = BTreeMap::new();
     let mut offers: BTreeMap<WriteId, (RegisterName, Vec<ChunkId>)> = BTreeMap::new();
     for chunk in &chunks {

@@ -94,6 +94,11 @@ pub(crate) async fn ask_whether_removed(inner: &Arc<Inner>, peer: NodeId) {
 /// A newcomer shows a ticket's secret: admits it, or says why not.
 async fn admit(inner: &Arc<Inner>, peer: NodeId, from: SocketAddr, request: JoinRequest) -> JoinReply {
     let admitted = async {
+        // One that is a member already did not hear the answer. Its ticket need not be looked up, which takes a
+        // majority that perhaps is there only with this node.
+        if let Some(layout) = with_member(inner, &peer) {
+            return Ok(layout);
+        }
         consume(inner, peer, &request.secret).await?;
         enter(inner, peer, request).await
     };
@@ -150,12 +155,13 @@ async fn consume(inner: &Arc<Inner>, peer: NodeId, secret: &[u8; 32]) -> Result<
     }
 }
 
+/// The layout, if this node is a member by it.
+fn with_member(inner: &Inner, peer: &NodeId) -> Option<Arc<Layout>> {
+    inner.layout_now().filter(|layout| layout.member(peer).is_some())
+}
+
 /// Makes the newcomer a member by the next layout version.
 async fn enter(inner: &Arc<Inner>, peer: NodeId, request: JoinRequest) -> Result<Arc<Layout>, Error> {
-    let is_member = |layout: &Arc<Layout>| layout.member(&peer).is_some();
-    if let Some(layout) = inner.layout_now().filter(is_member) {
-        return Ok(layout);
-    }
     let member = Member {
         id: peer,
         addresses: request.addresses,
@@ -165,7 +171,7 @@ async fn enter(inner: &Arc<Inner>, peer: NodeId, request: JoinRequest) -> Result
     };
     let entered = inner.change_members(&Change::Join(member)).await;
     // Whatever became of this change: another attempt of the same newcomer may have made it a member.
-    match (inner.layout_now().filter(is_member), entered) {
+    match (with_member(inner, &peer), entered) {
         (Some(layout), _) => Ok(layout),
         (None, Err(Error::Membership(why))) => Err(Error::JoinRefused(why)),
         (None, Err(error)) => Err(error),

@@ -21,7 +21,7 @@ use pando_core::{
     layout::Layout,
     name::RegisterName,
     register::{Ballot, LayoutVersion},
-    wire::{MAX_PAGE, ReferencesRequest, Reply, Request, SyncRequest},
+    wire::{MAX_PAGE, ReferencesRequest, Reply, Request},
 };
 use pando_store::{Learn, Paged};
 
@@ -30,6 +30,7 @@ use crate::{
     error::Error,
     inner::{Inner, Message, Unanswered},
     peers::Liveness,
+    sync,
     sys::{self, Instant},
 };
 
@@ -198,14 +199,11 @@ async fn registers_of(
     let version = layout.version;
     let own = own_ballots(inner, version, partition, bucket).await?;
     let mut theirs: BTreeMap<RegisterName, Ballot> = BTreeMap::new();
-    let mut after = None;
     loop {
-        let request = SyncRequest { layout: version, partition, bucket, after };
-        let reply = ask(inner, layout, peer, Request::SyncPage(request)).await?;
-        let Reply::Ballots { entries, more } = reply else { return Err(nonsense(peer)) };
-        after = entries.last().map(|(name, _)| name.clone());
-        theirs.extend(entries);
-        if !more {
+        let after = theirs.last_key_value().map(|(name, _)| name.clone());
+        let page = sync::page(inner, layout, peer, partition, bucket, after).await?;
+        theirs.extend(page.entries);
+        if !page.more {
             break;
         }
     }
@@ -233,7 +231,7 @@ async fn references_of(
     partition: Partition,
     bucket: u8,
 ) -> Result<usize, Error> {
-    let mut after = None;
+    let mut after: Option<(ChunkId, WriteId)> = None;
     let mut found = 0;
     if pando_core::mutant("references-lost") {
         return Ok(found);
@@ -242,9 +240,12 @@ async fn references_of(
         let request = ReferencesRequest { layout: layout.version, partition, bucket, after };
         let reply = ask(inner, layout, peer, Request::References(request)).await?;
         let Reply::References { entries, names, more } = reply else { return Err(nonsense(peer)) };
-        after = entries.last().map(|(chunk, _, version)| (*chunk, *version));
         let references: Vec<(ChunkId, WriteId)> =
             entries.into_iter().map(|(chunk, _, version)| (chunk, version)).collect();
+        if !sync::is_next_page(after.as_ref(), references.iter(), more) {
+            return Err(nonsense(peer));
+        }
+        after = references.last().copied();
         found += adopt(inner, peer, references, names).await?;
         if !more {
             return Ok(found);

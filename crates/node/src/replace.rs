@@ -26,24 +26,31 @@ pub(crate) async fn replace(inner: Arc<Inner>, dead_after: Duration) {
         // Not all council members at the same moment; the layout's register would settle it anyway.
         sys::sleep(pause + sys::jitter(pause)).await;
         let Some(layout) = inner.layout_now() else { return };
-        let Some(dead) = dead_member(&inner, &layout, dead_after) else { continue };
-        tracing::warn!(node = %dead.short(), after = ?dead_after, "unreachable for too long: being replaced");
-        match inner.change_members(&Change::Remove { id: dead, force: Force::None }).await {
-            Ok(()) => tracing::info!(node = %dead.short(), "replaced: the others take over what it held"),
-            Err(error) => tracing::warn!(node = %dead.short(), %error, "it is not replaced now"),
+        for dead in dead_members(&inner, &layout, dead_after) {
+            tracing::warn!(node = %dead.short(), after = ?dead_after, "unreachable for too long: being replaced");
+            match inner.change_members(&Change::Remove { id: dead, force: Force::None }).await {
+                Ok(()) => {
+                    tracing::info!(node = %dead.short(), "replaced: the others take over what it held");
+                    break;
+                }
+                // Perhaps there is room for what another dead member held.
+                Err(error) => tracing::warn!(node = %dead.short(), %error, "it is not replaced now"),
+            }
         }
     }
 }
 
-/// The member to remove next, if there is one and this node is among those that decide.
-fn dead_member(inner: &Inner, layout: &Layout, dead_after: Duration) -> Option<NodeId> {
+/// The members to remove, the longest dead first; none if this node is not among those that decide.
+fn dead_members(inner: &Inner, layout: &Layout, dead_after: Duration) -> Vec<NodeId> {
     let sits = layout.council.iter().any(|seat| layout.members[usize::from(*seat)].id == inner.id);
     if !sits || layout.previous.is_some() {
-        return None;
+        return Vec::new();
     }
     let down = |id: &NodeId| inner.peers.down_for(id).filter(|down| *down >= dead_after);
     let others = layout.present().map(|member| member.id).filter(|id| *id != inner.id);
-    others.filter_map(|id| Some((down(&id)?, id))).max().map(|(_, id)| id)
+    let mut dead: Vec<(Duration, NodeId)> = others.filter_map(|id| Some((down(&id)?, id))).collect();
+    dead.sort_unstable_by(|a, b| b.cmp(a));
+    dead.into_iter().map(|(_, id)| id).collect()
 }
 
 /// Leaves the network once this node drains and is empty.

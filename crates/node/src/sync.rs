@@ -262,18 +262,21 @@ async fn sync_bucket(
     }
 }
 
-struct BallotPage {
-    entries: Vec<(RegisterName, Ballot)>,
-    more: bool,
+/// Names and ballots of a bucket, in order, all after what was asked for.
+pub(crate) struct BallotPage {
+    pub(crate) entries: Vec<(RegisterName, Ballot)>,
+    /// Whether there are more after the last of these.
+    pub(crate) more: bool,
 }
 
 impl BallotPage {
-    fn last(&self) -> Option<&RegisterName> {
+    pub(crate) fn last(&self) -> Option<&RegisterName> {
         self.entries.last().map(|(name, _)| name)
     }
 }
 
-async fn page(
+/// The ballots of one bucket on another node. What is out of order is refused: the pages must come to an end.
+pub(crate) async fn page(
     inner: &Arc<Inner>,
     layout: &Arc<Layout>,
     node: NodeId,
@@ -281,13 +284,28 @@ async fn page(
     bucket: u8,
     after: Option<RegisterName>,
 ) -> Result<BallotPage, Error> {
-    let request = SyncRequest { layout: layout.version, partition, bucket, after };
+    let request = SyncRequest { layout: layout.version, partition, bucket, after: after.clone() };
     match inner.ask_owner(layout, node, &Request::SyncPage(request).into()).await {
-        Ok(Reply::Ballots { entries, more }) => Ok(BallotPage { entries, more }),
+        Ok(Reply::Ballots { entries, more }) => {
+            let names = entries.iter().map(|(name, _)| name);
+            match is_next_page(after.as_ref(), names, more) {
+                true => Ok(BallotPage { entries, more }),
+                false => Err(nonsense(node)),
+            }
+        }
         Err(Unanswered::NewLayout) => Err(moved_on()),
         Ok(_) => Err(nonsense(node)),
         Err(why) => Err(Error::Timeout(format!("syncing from {}: {why}", node.short()))),
     }
+}
+
+/// Whether these come after `after`, in order, and are not empty if there are more.
+pub(crate) fn is_next_page<'a, T: Ord + 'a>(
+    after: Option<&'a T>,
+    keys: impl Iterator<Item = &'a T> + Clone,
+    more: bool,
+) -> bool {
+    after.into_iter().chain(keys.clone()).is_sorted_by(|a, b| a < b) && !(more && keys.count() == 0)
 }
 
 /// The answers of a majority of `owners`, all at this layout.
@@ -357,5 +375,19 @@ async fn settle(inner: &Arc<Inner>, layout: &Arc<Layout>, name: &RegisterName) -
     match inner.settle(name, 0).await? {
         Some(chosen) => inner.take_chosen(layout.version, name, chosen).await,
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_next_page;
+
+    #[test]
+    fn pages_go_on_and_end() {
+        let good = |after: Option<u32>, keys: &[u32], more| is_next_page(after.as_ref(), keys.iter(), more);
+        assert!(good(None, &[], false) && good(None, &[1, 2], true) && good(Some(1), &[2], false));
+        assert!(!good(None, &[], true), "nothing, and more of it");
+        assert!(!good(Some(2), &[2, 3], true), "what was there before");
+        assert!(!good(None, &[2, 1], false) && !good(None, &[2, 2], false), "out of order");
     }
 }

@@ -397,12 +397,16 @@ async fn machine(state: Rc<State>, number: u32) -> turmoil::Result {
     };
     let node = loop {
         if state.needs_ticket(number) {
-            config.join = Some(ticket(&state).await);
+            config.join = Some(ticket(&state, number).await);
         }
         match Node::start(config.clone()).await {
             Ok(node) => break node,
             Err(error) => {
                 state.note(&format!("machine {number} does not start: {error}"));
+                let may_have_joined = error.to_string().contains("can't be reached");
+                if !may_have_joined {
+                    state.drop_ticket(number);
+                }
                 let is_full = Disk::of(&machine_name(number)).faults().full;
                 if state.gives_up(number, &error, is_full) {
                     return Ok(());
@@ -431,11 +435,10 @@ fn replicas(copies: Copies) -> Replicas {
     }
 }
 
-/// A ticket from some node that runs.
-async fn ticket(state: &Rc<State>) -> Ticket {
-    let wanted = state.ask_ticket();
+/// A machine's ticket, from some node that runs. A newcomer that was cut off uses the same one again.
+async fn ticket(state: &Rc<State>, number: u32) -> Ticket {
     loop {
-        if let Some(ticket) = state.take_ticket(wanted) {
+        if let Some(ticket) = state.ticket(number) {
             return ticket;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -447,14 +450,16 @@ async fn serve(state: &Rc<State>, number: u32, node: &Node) {
     loop {
         tokio::time::sleep(Duration::from_millis(40)).await;
         state.move_clock(number);
+        if state.inviter() == Some(number) {
+            for wanted in state.tickets_wanted() {
+                match node.invite(TICKET).await {
+                    Ok(ticket) => state.give_ticket(wanted, ticket),
+                    Err(error) => state.note(&format!("no ticket: {error}")),
+                }
+            }
+        }
         if state.first_up() != Some(number) {
             continue;
-        }
-        for wanted in state.tickets_wanted() {
-            match node.invite(TICKET).await {
-                Ok(ticket) => state.give_ticket(wanted, ticket),
-                Err(error) => state.note(&format!("no ticket: {error}")),
-            }
         }
         if let Some(want) = state.next_want() {
             let done = fulfil(state, node, want).await;

@@ -19,7 +19,7 @@ use crate::{
     history::{History, Kind, Operation, Outcome, Value},
     report::Report,
     rng::Rng,
-    schedule::Plan,
+    schedule::{Fault, Plan},
 };
 
 /// Lines of a trace that are kept when nobody asked for it: the last ones before a violation.
@@ -64,7 +64,7 @@ pub(crate) struct State {
     operations: RefCell<Vec<Operation>>,
     written: RefCell<BTreeMap<Value, u64>>,
     etags: RefCell<BTreeMap<[u8; 16], Value>>,
-    tickets: RefCell<BTreeMap<u64, Option<Ticket>>>,
+    tickets: RefCell<BTreeMap<u32, Option<Ticket>>>,
     wants: RefCell<Vec<Want>>,
     events: RefCell<BTreeMap<String, u64>>,
     trace: RefCell<(blake3::Hasher, Vec<String>)>,
@@ -281,6 +281,18 @@ impl State {
         self.machines.borrow().iter().zip(0..).find(|(machine, _)| machine.node.is_some()).map(|(_, n)| n)
     }
 
+    /// Who makes tickets: one that is not lost for good. A newcomer that was admitted but did not hear it counts as
+    /// a member; if whoever admitted it were lost, with as many others as may be, no majority would be left.
+    pub(crate) fn inviter(&self) -> Option<u32> {
+        let is_lost = |number: u32| {
+            let loses = |fault: &Fault| matches!(fault, Fault::Wipe { node } | Fault::Remove { node } if *node == number);
+            self.plan.faults.iter().any(|(_, fault)| loses(fault))
+        };
+        let up = self.up();
+        let stays = up.iter().map(|(number, _)| *number).find(|number| !is_lost(*number));
+        stays.or_else(|| up.first().map(|(number, _)| *number))
+    }
+
     /// Machines that should run when everything works.
     pub(crate) fn should_run(&self) -> Vec<u32> {
         let machines = self.machines.borrow();
@@ -345,26 +357,29 @@ impl State {
         !self.wants.borrow().is_empty()
     }
 
-    pub(crate) fn ask_ticket(&self) -> u64 {
-        let wanted = self.number();
-        self.tickets.borrow_mut().insert(wanted, None);
-        wanted
-    }
-
-    pub(crate) fn tickets_wanted(&self) -> Vec<u64> {
-        let tickets = self.tickets.borrow();
-        tickets.iter().filter(|(_, ticket)| ticket.is_none()).map(|(wanted, _)| *wanted).collect()
-    }
-
-    pub(crate) fn give_ticket(&self, wanted: u64, ticket: Ticket) {
-        self.tickets.borrow_mut().insert(wanted, Some(ticket));
-    }
-
-    pub(crate) fn take_ticket(&self, wanted: u64) -> Option<Ticket> {
+    /// This machine's ticket, if it was made; else it is wanted.
+    pub(crate) fn ticket(&self, number: u32) -> Option<Ticket> {
+        let is_there =
+            |ticket: &Ticket| self.machines.borrow().iter().any(|m| m.id == Some(ticket.inviter) && !m.left);
         let mut tickets = self.tickets.borrow_mut();
-        let ticket = tickets.get(&wanted)?.clone()?;
-        tickets.remove(&wanted);
-        Some(ticket)
+        let ticket = tickets.entry(number).or_default();
+        *ticket = ticket.take().filter(is_there);
+        ticket.clone()
+    }
+
+    /// This ticket was of no use: another is wanted.
+    pub(crate) fn drop_ticket(&self, number: u32) {
+        self.tickets.borrow_mut().remove(&number);
+    }
+
+    /// The machines that want one.
+    pub(crate) fn tickets_wanted(&self) -> Vec<u32> {
+        let tickets = self.tickets.borrow();
+        tickets.iter().filter(|(_, ticket)| ticket.is_none()).map(|(number, _)| *number).collect()
+    }
+
+    pub(crate) fn give_ticket(&self, number: u32, ticket: Ticket) {
+        self.tickets.borrow_mut().insert(number, Some(ticket));
     }
 
     // ---- clients
