@@ -17,4 +17,5 @@ pub const REGRESSIONS: &[(&str, u64)] = &[
     ("an upload that was silent for longer than the grace time lost chunks", 241),
     // Worlds of today.
     ("a newcomer that was admitted and did not hear it could not join while a majority needed it", 2480),
+    ("the world gave nine nodes on a slow network too little time to join", 3696),
 ];

@@ -28,8 +28,9 @@ pub(crate) use state::{State, Want};
 
 /// How long virtual time is cut: messages take at least this.
 const TICK: Duration = Duration::from_millis(2);
-/// How long a network may take to form, and to be in order again after the last fault.
-const FORMING: Duration = Duration::from_secs(60);
+/// How long a network may take to form (nine nodes join one after the other, where a message may take most of a
+/// second), and to be in order again after the last fault.
+const FORMING: Duration = Duration::from_secs(180);
 const MENDING: Duration = Duration::from_secs(400);
 /// How long what no object needs is kept: short, so that it is collected and purged within a world's time.
 const GRACE: Duration = Duration::from_secs(6);
