@@ -18,4 +18,5 @@ pub const REGRESSIONS: &[(&str, u64)] = &[
     // Worlds of today.
     ("a newcomer that was admitted and did not hear it could not join while a majority needed it", 2480),
     ("the world gave nine nodes on a slow network too little time to join", 3696),
+    ("the world drained a node before those that were to take its place had joined", 4585),
 ];

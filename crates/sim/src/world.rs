@@ -475,7 +475,7 @@ async fn fulfil(state: &Rc<State>, node: &Node, want: Want) -> bool {
     let of = |machine: u32| state.id(machine);
     let outcome = match want {
         Want::Drain(machine) => match of(machine) {
-            Some(id) if id != node.id() => node.drain(id, true).await,
+            Some(id) if id != node.id() => node.drain(id, false).await,
             _ => return true,
         },
         Want::Remove(machine) => match of(machine) {
