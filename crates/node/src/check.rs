@@ -149,9 +149,30 @@ impl Check<'_> {
 
     /// Notes each of an object's chunks as to be asked for at each of its owners.
     async fn object(&mut self, name: &RegisterName) -> Result<(), Error> {
-        let found = self.inner.read(name).await?;
-        let Some((record, version)) = object_of(found.as_ref().map(|accepted| &accepted.value))? else {
-            return Ok(());
+        let found = match self.inner.read(name).await {
+            Ok(found) => found,
+            Err(why) => {
+                self.problem(
+                    object_text(name),
+                    None,
+                    self.inner.id,
+                    &format!("its record can't be read: {why}"),
+                );
+                return Ok(());
+            }
+        };
+        let (record, version) = match object_of(found.as_ref().map(|accepted| &accepted.value)) {
+            Ok(Some(object)) => object,
+            Ok(None) => return Ok(()),
+            Err(why) => {
+                self.problem(
+                    object_text(name),
+                    None,
+                    self.inner.id,
+                    &format!("its record is unusable: {why}"),
+                );
+                return Ok(());
+            }
         };
         self.report.objects += 1;
         self.report.bytes += record.size;

@@ -12,6 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::stream::{self, StreamExt as _};
 use pando_core::{
     id::WriteId,
     name::RegisterName,
@@ -26,6 +27,8 @@ use crate::{error::Error, inner::Inner, register::Outcome, sys};
 const AGAIN: u32 = 7;
 /// How many versions are looked at in one go.
 const BATCH: usize = 64;
+/// How many at once: one whose register can't be read now takes seconds to say so.
+const PARALLEL: usize = 8;
 /// Bounds of the pause between two looks at the queue.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(600));
 
@@ -36,9 +39,11 @@ pub(crate) async fn collect(inner: Arc<Inner>) {
         match inner.store.due(sys::now_ms(), BATCH).await {
             Ok(due) => {
                 let full = due.len() == BATCH;
-                for (version, name) in due {
-                    look_at(&inner, version, &name).await;
-                }
+                let looks = due.into_iter().map(|(version, name)| {
+                    let inner = &inner;
+                    async move { look_at(inner, version, &name).await }
+                });
+                stream::iter(looks).buffer_unordered(PARALLEL).collect::<()>().await;
                 if full {
                     continue;
                 }

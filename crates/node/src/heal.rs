@@ -7,12 +7,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pando_core::{
     id::{ChunkId, NodeId, WriteId},
     name::RegisterName,
     seal::{self, SEALED_CHUNK},
-    wire::{self, StreamReply, StreamRequest},
+    wire::{self, Failure, StreamReply, StreamRequest},
 };
 use pando_store::ChunkState;
 
@@ -35,6 +35,30 @@ const PAUSE: Duration = Duration::from_millis(500);
 const COPY: Duration = Duration::from_secs(60);
 
 type Copied = (Bytes, Vec<(WriteId, RegisterName)>);
+
+/// Why a node gave no copy.
+enum NoCopy {
+    /// It has none, and says so.
+    NotHeld,
+    /// Anything else: it may have one.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for NoCopy {
+    fn from(error: E) -> Self {
+        NoCopy::Failed(error.into())
+    }
+}
+
+/// What became of a debt.
+enum Settled {
+    /// It is paid, or void.
+    Done,
+    /// Not now.
+    Owed,
+    /// Not now, nor any other to that node: it is full or silent.
+    Unusable,
+}
 
 /// Works the queue off until the node stops.
 pub(crate) async fn resync(inner: Arc<Inner>) {
@@ -67,12 +91,23 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
             up
         });
         let work: Vec<_> = reachable.collect();
-        let done: Vec<Option<(NodeId, ChunkId)>> = stream::iter(work)
-            .map(|(node, chunk)| async move { settle(inner, node, chunk).await.then_some((node, chunk)) })
-            .buffer_unordered(PARALLEL)
-            .collect()
-            .await;
-        let settled: Vec<_> = done.into_iter().flatten().chain(gone).collect();
+        let (mut work, mut running) = (work.into_iter(), FuturesUnordered::new());
+        let mut settled = gone;
+        loop {
+            while running.len() < PARALLEL {
+                let Some((node, chunk)) = work.by_ref().find(|(node, _)| !away.contains(node)) else { break };
+                running.push(async move { (node, chunk, settle(inner, node, chunk).await) });
+            }
+            match running.next().await {
+                None => break,
+                Some((node, chunk, Settled::Done)) => settled.push((node, chunk)),
+                Some((_, _, Settled::Owed)) => {}
+                // Its other debts would end the same way, and those of others wait for them.
+                Some((node, _, Settled::Unusable)) => {
+                    away.insert(node);
+                }
+            }
+        }
         if !settled.is_empty() {
             inner.store.settle(&settled).await?;
         }
@@ -83,16 +118,17 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
     }
 }
 
-/// Whether a debt is paid, or void.
-async fn settle(inner: &Arc<Inner>, node: NodeId, chunk: ChunkId) -> bool {
+/// Pays a debt, if that can be.
+async fn settle(inner: &Arc<Inner>, node: NodeId, chunk: ChunkId) -> Settled {
     let settled = match node == inner.id {
         true => inner.fetch_copy(chunk).await,
         false => inner.bring(node, chunk).await.map(|_| ()),
     };
-    if let Err(error) = &settled {
-        tracing::debug!(node = %node.short(), chunk = %chunk.short(), %error, "a copy is still owed");
-    }
-    settled.is_ok()
+    let Err(error) = settled else { return Settled::Done };
+    tracing::debug!(node = %node.short(), chunk = %chunk.short(), %error, "a copy is still owed");
+    let is_usable = node == inner.id
+        || inner.peers.liveness(&node) == Liveness::Up && !matches!(error, Error::NoSpace(_));
+    if is_usable { Settled::Owed } else { Settled::Unusable }
 }
 
 impl Inner {
@@ -103,7 +139,7 @@ impl Inner {
             return Ok(());
         }
         let _place = permit(&self.limits.chunks_in, COPY, "too many chunks at once").await?;
-        let mut why = Vec::new();
+        let (mut why, mut silent) = (Vec::new(), false);
         for source in self.sources(&chunk).into_iter().filter(|source| *source != self.id) {
             match sys::timeout(COPY, self.copy_from(source, chunk)).await {
                 Ok(Ok((sealed, theirs))) => {
@@ -116,29 +152,37 @@ impl Inner {
                     tracing::info!(%chunk, source = %source.short(), "a copy was fetched");
                     return Ok(());
                 }
-                Ok(Err(error)) => why.push(format!("{}: {error}", source.short())),
-                Err(_elapsed) => why.push(format!("{}: too slow", source.short())),
+                Ok(Err(NoCopy::NotHeld)) => why.push(format!("{}: not held", source.short())),
+                Ok(Err(NoCopy::Failed(error))) => {
+                    silent = true;
+                    why.push(format!("{}: {error}", source.short()));
+                }
+                Err(_elapsed) => {
+                    silent = true;
+                    why.push(format!("{}: too slow", source.short()));
+                }
             }
         }
-        if versions.is_empty() {
+        if versions.is_empty() && !silent {
             // Nothing needs it any more.
             return Ok(());
         }
         Err(Error::ChunkUnavailable { chunk, why: why.join("; ") })
     }
 
-    async fn copy_from(self: &Arc<Self>, source: NodeId, chunk: ChunkId) -> Result<Copied, Error> {
+    async fn copy_from(self: &Arc<Self>, source: NodeId, chunk: ChunkId) -> Result<Copied, NoCopy> {
         let unusable = |why: &str| Error::ChunkUnavailable { chunk, why: why.to_owned() };
         let request = wire::encode(&StreamRequest::Copy(chunk));
         let exchange = self.endpoint().open(source, request, 0, Instant::now() + COPY).await?;
         let (reply, mut body) = exchange.finish().await?;
-        let versions = match wire::decode(&reply)? {
+        let versions = match wire::decode(&reply).map_err(Error::from)? {
             StreamReply::Sending(versions) => versions,
-            StreamReply::Failed(why) => return Err(unusable(&why.to_string())),
-            StreamReply::Stored => return Err(unusable("an answer to something else")),
+            StreamReply::Failed(Failure::Missing) => return Err(NoCopy::NotHeld),
+            StreamReply::Failed(why) => return Err(unusable(&why.to_string()).into()),
+            StreamReply::Stored => return Err(unusable("an answer to something else").into()),
         };
         if body.len() > SEALED_CHUNK as u64 {
-            return Err(unusable("too long for a chunk"));
+            return Err(unusable("too long for a chunk").into());
         }
         let mut sealed = self.buffers.take();
         sealed.resize(body.len() as usize, 0);
@@ -146,7 +190,7 @@ impl Inner {
         let checked = sys::blocking(move || (seal::chunk_id(&sealed) == chunk).then_some(sealed)).await;
         match checked {
             Some(sealed) => Ok((sealed.freeze(), versions)),
-            None => Err(unusable("wrong bytes")),
+            None => Err(unusable("wrong bytes").into()),
         }
     }
 }

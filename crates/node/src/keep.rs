@@ -79,13 +79,17 @@ impl Inner {
         for node in missing.iter().filter(|node| !refused.iter().any(|(other, _)| other == *node)) {
             self.peers.failed(*node);
         }
-        let candidates = self.candidates(&chunk, &owners);
+        let mut candidates = self.candidates(&chunk, &owners).into_iter();
         let place = async |node: NodeId| (node, self.place(node, name, version, chunk, &sealed).await);
-        let mut asked: FuturesUnordered<_> = candidates.into_iter().take(missing.len()).map(place).collect();
+        let mut asked: FuturesUnordered<_> = candidates.by_ref().take(missing.len()).map(place).collect();
         let deadline = Instant::now() + CHUNK_DEADLINE;
         while let Ok(Some((node, placed))) = sys::timeout_at(deadline, asked.next()).await {
-            if placed.is_ok() {
-                holders.push(node);
+            match placed {
+                Ok(()) => holders.push(node),
+                Err(why) => {
+                    refused.push((node, why));
+                    asked.extend(candidates.next().map(place));
+                }
             }
         }
         drop(asked);

@@ -29,6 +29,8 @@ use crate::{
 
 /// Most entries of one page that is given to a caller.
 pub(crate) const PAGE: usize = 1000;
+/// Fewer names than this are not asked for at once.
+const FEW: usize = 256;
 /// Registers that are read at once because their owners differ.
 const PARALLEL: usize = 16;
 /// Follows every name that starts with what stands before it: no name holds this byte, being UTF-8.
@@ -54,8 +56,9 @@ impl Inner {
         let mut page = ListPage::default();
         loop {
             let left = limit - page.objects.len() - page.prefixes.len();
-            // One more than wanted tells whether a next page exists.
-            let names = self.page(prefix.clone(), after, left + 1, query.consistency).await?;
+            // One more than wanted tells whether a next page exists; few are not cheaper than some, and what was
+            // removed lately counts as well.
+            let names = self.page(prefix.clone(), after, (left + 1).max(FEW), query.consistency).await?;
             let mut skip: Option<Bytes> = None;
             for (name, summary) in names.entries {
                 let Some((_, key)) = name.object_parts() else { continue };

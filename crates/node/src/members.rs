@@ -79,17 +79,25 @@ impl Inner {
 
     /// See [`crate::Node::drain`].
     pub(crate) async fn drain(self: &Arc<Self>, id: NodeId, force: bool) -> Result<(), Error> {
-        if !force {
-            let layout = self.layout()?;
-            let mut members = layout.members.clone();
+        let keeps_copies = |known: &Layout| {
+            let mut members = known.members.clone();
             members.retain(|member| member.id != id);
-            layout.keeps_copies(&members).map_err(refused)?;
-        }
-        self.change_members(&Change::Drain(id)).await
+            if force { Ok(()) } else { known.keeps_copies(&members) }
+        };
+        self.change_members_if(&Change::Drain(id), keeps_copies).await
     }
 
     /// Decides a change of the membership, after the one that is under way.
     pub(crate) async fn change_members(self: &Arc<Self>, change: &Change) -> Result<(), Error> {
+        self.change_members_if(change, |_| Ok(())).await
+    }
+
+    /// As [`Inner::change_members`], if the layout that is changed allows it.
+    async fn change_members_if(
+        self: &Arc<Self>,
+        change: &Change,
+        allows: impl Fn(&Layout) -> Result<(), Refused>,
+    ) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let mut layouts = self.layouts();
         loop {
@@ -102,10 +110,11 @@ impl Inner {
             }
             let down = self.down();
             let facts = Facts { down: &down, used: self.used_in_all() };
-            let decided = sync::propose(self, |known| match known.change(change, facts) {
-                Err(Refused::InTransition) => Err(Error::Busy(Refused::InTransition.to_string())),
-                other => other.map_err(refused),
-            });
+            let decided =
+                sync::propose(self, |known| match allows(known).and_then(|()| known.change(change, facts)) {
+                    Err(Refused::InTransition) => Err(Error::Busy(Refused::InTransition.to_string())),
+                    other => other.map_err(refused),
+                });
             match decided.await {
                 Ok(_) => return Ok(()),
                 Err(Error::Busy(_)) if Instant::now() < deadline => {}

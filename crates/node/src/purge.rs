@@ -23,6 +23,7 @@ use pando_store::Purge;
 use crate::{
     error::Error,
     inner::{Inner, Message, PATIENCE},
+    peers::Liveness,
     reconcile::moved_on,
     sys,
 };
@@ -30,8 +31,10 @@ use crate::{
 /// Bounds of the pause between two looks.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(600));
 
-/// How many batches of tombstones are looked at in one round: 4096, about a megabyte.
-const BATCHES: usize = 16;
+/// How many tombstones are asked about in one round: about a megabyte.
+const ROUND: usize = 4096;
+/// How many are looked at for that, with those whose owners are not all there.
+const LOOKED_AT: usize = 65_536;
 
 /// Tombstones by the owners they have.
 type Groups = BTreeMap<Vec<NodeId>, Vec<(RegisterName, Ballot)>>;
@@ -39,20 +42,25 @@ type Groups = BTreeMap<Vec<NodeId>, Vec<(RegisterName, Ballot)>>;
 /// Forgets tombstones until the node stops.
 pub(crate) async fn purge(inner: Arc<Inner>) {
     let pause = (inner.grace / 8).clamp(PAUSE.0, PAUSE.1);
+    let mut more = false;
     loop {
-        sys::sleep(pause + sys::jitter(pause / 4)).await;
-        if let Err(error) = round(&inner).await {
-            tracing::debug!(%error, "purging goes on later");
+        if !more {
+            sys::sleep(pause + sys::jitter(pause / 4)).await;
         }
+        more = round(&inner).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "purging goes on later");
+            false
+        });
     }
 }
 
-async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
+/// Returns whether something was forgotten and there was more to look at than one round does.
+async fn round(inner: &Arc<Inner>) -> Result<bool, Error> {
     let layout = inner.layout()?;
     if layout.previous.is_some() {
-        return Ok(());
+        return Ok(false);
     }
-    let groups = due(inner, &layout).await?;
+    let (groups, more) = due(inner, &layout).await?;
     let (mut sure, mut silent) = (Vec::new(), BTreeSet::new());
     for (owners, tombs) in groups {
         let tombs = held_by_all(inner, &layout, &owners, tombs, &mut silent).await;
@@ -61,7 +69,7 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
         }
     }
     if sure.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     // Whatever the clocks say: whoever began before all owners held the tombstone, and heard of what was before
     // it, or might find nothing after it is forgotten and do its work again, has given up by then (a change
@@ -76,32 +84,47 @@ async fn round(inner: &Arc<Inner>) -> Result<(), Error> {
         }
         tracing::debug!(tombstones = tombs.len(), "forgotten");
     }
-    Ok(())
+    Ok(more)
 }
 
-/// Tombstones whose time is over, by their owners: the oldest first, a bounded number.
-async fn due(inner: &Arc<Inner>, layout: &Layout) -> Result<Groups, Error> {
+/// Tombstones whose time is over, by their owners: the oldest first, a bounded number; and whether there are more.
+/// Those of owners that are down wait, and are not in the way.
+async fn due(inner: &Arc<Inner>, layout: &Layout) -> Result<(Groups, bool), Error> {
     // Counters follow the clock, in microseconds.
     let grace = if pando_core::mutant("purge-without-grace") { 0 } else { inner.grace.as_micros() as u64 };
     let before = sys::now_us().saturating_sub(grace);
+    let is_down = |owner: &NodeId| *owner != inner.id && inner.peers.liveness(owner) == Liveness::Down;
     let mut groups = Groups::new();
     let mut after: Option<(u64, RegisterName)> = None;
-    for _ in 0..BATCHES {
+    let (mut taken, mut more) = (0, false);
+    for _ in 0..LOOKED_AT / MAX_TOMBS {
         let tombs = inner.store.tombs(before, after, MAX_TOMBS).await?;
-        let Some((name, ballot)) = tombs.last() else { break };
+        let Some((name, ballot)) = tombs.last() else { return Ok((groups, more)) };
         after = Some((ballot.counter, name.clone()));
         for (name, ballot) in tombs {
             let owners = layout.owners(name.partition());
             let Some(place) = owners.iter().position(|owner| *owner == inner.id) else { continue };
             // The first owner begins; the others wait longer, so that not all do the same work.
             let late = grace / 4 * place as u64;
+            if ballot.counter >= before.saturating_sub(late) || who_must_hold(&owners).iter().any(is_down) {
+                continue;
+            }
             let group = groups.entry(owners).or_default();
-            if ballot.counter < before.saturating_sub(late) && group.len() < MAX_TOMBS {
-                group.push((name, ballot));
+            match group.len() < MAX_TOMBS && taken < ROUND {
+                true => {
+                    group.push((name, ballot));
+                    taken += 1;
+                }
+                false => more = true,
             }
         }
     }
-    Ok(groups)
+    Ok((groups, true))
+}
+
+/// All owners.
+fn who_must_hold(owners: &[NodeId]) -> &[NodeId] {
+    if pando_core::mutant("purge-on-majority") { &owners[..owners.len() / 2 + 1] } else { owners }
 }
 
 /// Of tombstones with the same owners, those that all these hold, or are past: none if one of them is `silent`,
@@ -113,8 +136,7 @@ async fn held_by_all(
     mut tombs: Vec<(RegisterName, Ballot)>,
     silent: &mut BTreeSet<NodeId>,
 ) -> Vec<(RegisterName, Ballot)> {
-    let asked = if pando_core::mutant("purge-on-majority") { owners.len() / 2 + 1 } else { owners.len() };
-    let owners = &owners[..asked];
+    let owners = who_must_hold(owners);
     if owners.iter().any(|owner| silent.contains(owner)) {
         return Vec::new();
     }

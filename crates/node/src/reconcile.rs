@@ -14,13 +14,13 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use pando_core::{
     fingerprint::{BUCKETS, Fingerprint},
     id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
     name::RegisterName,
-    register::{Ballot, LayoutVersion},
+    register::{Ballot, LayoutVersion, State},
     wire::{MAX_PAGE, ReferencesRequest, Reply, Request},
 };
 use pando_store::{Learn, Paged};
@@ -40,6 +40,8 @@ const ROUND: Duration = Duration::from_secs(30);
 const EACH: Duration = Duration::from_millis(500);
 /// Between rounds in a hurry; doubles up to [`ROUND`].
 const HURRY: Duration = Duration::from_millis(500);
+/// How long a change may be under way before the owners' not agreeing is more than that, mostly.
+const UNDER_WAY: Duration = Duration::from_secs(1);
 /// Registers that are read, and versions that are looked at, at once.
 const PARALLEL: usize = 8;
 
@@ -79,7 +81,7 @@ async fn round(inner: &Arc<Inner>, hurry: bool) -> Result<usize, Error> {
     let layout = inner.layout()?;
     let mut found = 0;
     let others = layout.present().map(|member| member.id).filter(|id| *id != inner.id);
-    for peer in others.filter(|id| inner.peers.liveness(id) == Liveness::Up) {
+    for peer in others.filter(|id| is_up(inner, *id)) {
         let began = Instant::now();
         match with_peer(inner, &layout, peer).await {
             Ok(differences) => found += differences,
@@ -124,11 +126,23 @@ async fn with_peer(inner: &Arc<Inner>, layout: &Arc<Layout>, peer: NodeId) -> Re
         let share_registers = owners.contains(&peer) && layout.previous.is_none();
         let registers_differ = share_registers && mine.0 != other.0;
         let lacks_chunks = other.1 != mine.1 && other.1 != Fingerprint::default();
-        if registers_differ || lacks_chunks {
-            found += partition_with(inner, layout, peer, partition, registers_differ, lacks_chunks).await?;
+        if !(registers_differ || lacks_chunks) {
+            continue;
+        }
+        match partition_with(inner, layout, peer, partition, registers_differ, lacks_chunks).await {
+            Ok(differences) => found += differences,
+            // What can't be compared now is not in the way of the rest, unless all of it can't.
+            Err(error) if inner.layout()?.version != version || !is_up(inner, peer) => return Err(error),
+            Err(error) => {
+                tracing::debug!(peer = %peer.short(), partition = partition.number(), %error, "not compared");
+            }
         }
     }
     Ok(found)
+}
+
+fn is_up(inner: &Inner, peer: NodeId) -> bool {
+    inner.peers.liveness(&peer) == Liveness::Up
 }
 
 async fn partition_with(
@@ -188,7 +202,8 @@ pub(crate) async fn own_ballots(
     }
 }
 
-/// Reads every register of a bucket that the peer and this node hold at different ballots.
+/// Reads every register of a bucket that the peer and this node hold at different ballots. Returns how many were
+/// behind here; where the peer is, that is the peer's to find.
 async fn registers_of(
     inner: &Arc<Inner>,
     layout: &Arc<Layout>,
@@ -208,19 +223,59 @@ async fn registers_of(
         }
     }
     let names: BTreeSet<&RegisterName> = own.keys().chain(theirs.keys()).collect();
-    let differ: Vec<&RegisterName> =
-        names.into_iter().filter(|name| own.get(*name) != theirs.get(*name)).collect();
-    let found = differ.len();
-    stream::iter(differ.into_iter().map(Ok))
-        .try_for_each_concurrent(PARALLEL, |name| catch_up(inner, layout, name))
-        .await?;
-    Ok(found)
+    let names = names.into_iter().filter(|name| own.get(*name) != theirs.get(*name));
+    let differ: Vec<(RegisterName, Option<Ballot>)> =
+        names.map(|name| (name.clone(), own.get(name).copied())).collect();
+    let caught_up: Vec<bool> = stream::iter(differ)
+        .map(|(name, held)| async move {
+            catch_up(inner, layout, &name, held).await.unwrap_or_else(|error| {
+                tracing::debug!(%name, %error, "a register is compared later");
+                false
+            })
+        })
+        .buffer_unordered(PARALLEL)
+        .collect()
+        .await;
+    Ok(caught_up.into_iter().filter(|changed| *changed).count())
 }
 
-/// Makes sure that this node holds what was chosen for a register. Reading it tells the other owners.
-async fn catch_up(inner: &Arc<Inner>, layout: &Arc<Layout>, name: &RegisterName) -> Result<(), Error> {
-    let Some(chosen) = inner.read(name).await? else { return Ok(()) };
-    inner.take_chosen(layout.version, name, chosen).await
+/// Makes sure that this node holds what was chosen for a register, having held `own`. Reading it tells the other
+/// owners. Returns whether something changed here.
+async fn catch_up(
+    inner: &Arc<Inner>,
+    layout: &Arc<Layout>,
+    name: &RegisterName,
+    own: Option<Ballot>,
+) -> Result<bool, Error> {
+    let chosen = inner.read(name).await?;
+    let ballot = chosen.as_ref().map(|accepted| accepted.ballot);
+    if own > ballot {
+        return settle_above(inner, name, own).await;
+    }
+    let Some(chosen) = chosen else { return Ok(false) };
+    inner.take_chosen(layout.version, name, chosen).await?;
+    Ok(own < ballot)
+}
+
+/// This node alone holds something, above what the others agree on: it was accepted here and never chosen, or is a
+/// change under way. If it stays so the register is settled above it, or the owners would differ for ever.
+async fn settle_above(inner: &Arc<Inner>, name: &RegisterName, own: Option<Ballot>) -> Result<bool, Error> {
+    sys::sleep(UNDER_WAY).await;
+    let Some(held) = inner.store.peek(name.clone()).await?.filter(|held| Some(held.ballot) == own) else {
+        return Ok(false);
+    };
+    let chosen = inner.read(name).await?;
+    let is_behind = chosen.as_ref().is_none_or(|chosen| chosen.ballot < held.ballot);
+    // A tombstone that the others have forgotten already goes the same way by itself.
+    if !is_behind || (chosen.is_none() && held.value.present().is_none()) {
+        return Ok(false);
+    }
+    let id = WriteId(sys::random());
+    let settled = inner.change_above(name, id, held.ballot.counter, true, |found| match found {
+        None => Ok(State::Absent),
+        Some(_) => Err(()),
+    });
+    settled.await.map(|_| true)
 }
 
 /// Takes what the peer's references of a bucket say this node should hold too.
@@ -272,10 +327,16 @@ async fn adopt(
         Some((version, name, chunks))
     });
     let adopted: Vec<usize> = stream::iter(named)
-        .map(|(version, name, chunks)| adopt_version(inner, peer, version, name, chunks))
+        .map(|(version, name, chunks)| async move {
+            let object = name.clone();
+            adopt_version(inner, peer, version, name, chunks).await.unwrap_or_else(|error| {
+                tracing::debug!(%object, %error, "a version is compared later");
+                0
+            })
+        })
         .buffer_unordered(PARALLEL)
-        .try_collect()
-        .await?;
+        .collect()
+        .await;
     Ok(adopted.into_iter().sum())
 }
 

@@ -133,6 +133,11 @@ impl Inner {
         let mut backoff = BACKOFF;
         loop {
             let layout = self.layout()?;
+            // A layout is decided by the council of the one before it, and by no other: a later council may have
+            // forgotten, or never heard, what that one decided.
+            if name.layout_version().is_some_and(|version| version != layout.next_version()) {
+                return Err(Error::Busy("the layout changed".into()));
+            }
             let attempt = self.attempt(&layout, name, &mut change, above, rewrite, &mut f);
             let attempt = match sys::timeout_at(deadline + EXCHANGE, attempt).await {
                 Ok(attempt) => attempt?,

@@ -104,7 +104,15 @@ impl Inner {
     /// Looks at the own copy of a chunk; if it is bad, puts it aside and has another fetched. Returns whether
     /// it is good.
     pub(crate) async fn check_chunk(&self, chunk: ChunkId) -> bool {
-        let state = self.store.verify(chunk).await;
+        let mut state = self.store.verify(chunk).await;
+        // It counts as held, and its file is not there (it may have left meanwhile, too).
+        let is_gone = matches!(state, Ok(ChunkState::Missing));
+        if is_gone && self.store.has(chunk).await.unwrap_or(false) {
+            state = self.store.verify(chunk).await.map(|again| match again {
+                ChunkState::Missing => ChunkState::Bad,
+                other => other,
+            });
+        }
         let is_good = matches!(state, Ok(ChunkState::Good));
         match state {
             Ok(ChunkState::Bad) => {
@@ -141,11 +149,19 @@ async fn page(inner: &Arc<Inner>) -> Result<(), Error> {
     let chunks = inner.store.chunks_page(None, after, PAGE).await?;
     if chunks.is_empty() {
         let began = after.is_some();
-        inner.scrub.with(|state| {
-            state.now = false;
-            state.pass.after = None;
-            state.pass.finished = Some(sys::now_ms());
+        let ended = inner.scrub.with(|state| {
+            // Unless someone asked to begin anew meanwhile.
+            let same = state.begun == begun;
+            if same {
+                state.now = false;
+                state.pass.after = None;
+                state.pass.finished = Some(sys::now_ms());
+            }
+            same
         });
+        if !ended {
+            return Ok(());
+        }
         if began {
             keep(inner).await?;
         }
@@ -166,9 +182,11 @@ async fn page(inner: &Arc<Inner>) -> Result<(), Error> {
         inner.pace.take(len).await;
         let is_good = inner.check_chunk(chunk).await;
         inner.scrub.with(|state| {
-            state.pass.after = Some(chunk);
-            state.pass.verified += 1;
-            state.pass.damaged += u64::from(!is_good);
+            if state.begun == begun {
+                state.pass.after = Some(chunk);
+                state.pass.verified += 1;
+                state.pass.damaged += u64::from(!is_good);
+            }
         });
     }
     keep(inner).await

@@ -105,6 +105,10 @@ pub(crate) async fn propose(
                 (decided, false)
             }
             Err(error) if inner.layout()?.version > known.version => {
+                let decided = inner.layout()?;
+                if *decided == proposed {
+                    return Ok(decided);
+                }
                 tracing::debug!(%error, "another layout was decided meanwhile");
                 continue;
             }

@@ -126,17 +126,26 @@ impl Store {
     }
 }
 
-/// Clears some registers of a void partition away. `false`: there are none.
+/// Clears some registers of void partitions away; once these are gone, durably, the partitions are void no more.
+/// `false`: there are none.
 pub(crate) fn clear(group: &mut Group<'_>) -> Result<bool, Error> {
-    let Some(partition) = group.void()?.first().copied() else { return Ok(false) };
-    let names = group.registers_of(partition, BATCH)?;
+    let void = group.void()?;
+    let mut names = Vec::new();
+    for partition in &void {
+        if names.len() < BATCH {
+            names.extend(group.registers_of(*partition, BATCH - names.len())?);
+        }
+    }
+    // Not in one step: what is void no more is read at once, and this step is not durable yet.
     if names.is_empty() {
-        group.set_void(partition, false)?;
+        for partition in &void {
+            group.set_void(*partition, false)?;
+        }
     }
     for name in names {
         group.remove_register(&name)?;
     }
-    Ok(true)
+    Ok(!void.is_empty())
 }
 
 /// A floor that no honest node has would close the partition to new registers for ever.
