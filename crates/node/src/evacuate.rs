@@ -27,7 +27,7 @@ use crate::{
 
 /// Chunks that are offered at once.
 const BATCH: usize = 256;
-/// References of one chunk that can be handed over; one with more stays (and is served) here.
+/// References of one chunk that are handed over at once; one with more takes several rounds.
 const REFERENCES: usize = 4096;
 /// How long the new owners may fetch by themselves before what they lack is brought to them.
 const HEAD_START: Duration = Duration::from_secs(2);

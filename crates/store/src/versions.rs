@@ -161,8 +161,8 @@ impl Store {
         Ok(more)
     }
 
-    /// Drops a chunk that is held elsewhere: if `confirmed` are all the versions that need it, its references,
-    /// its row and its file go. `false`: another version needs it, and it stays.
+    /// Drops a chunk that is held elsewhere for the versions `confirmed`: these references go, and, if no other
+    /// version needs it, its row and its file. `false`: another does, and it stays.
     pub async fn evict(&self, id: ChunkId, confirmed: &[WriteId]) -> Result<bool, Error> {
         check_batch("versions", confirmed.len())?;
         let confirmed = confirmed.to_vec();
@@ -171,17 +171,21 @@ impl Store {
             let evicted = store
                 .submit(4 * confirmed.len() + 2, move |group| {
                     let needed = group.references(&id, confirmed.len() + 1)?;
-                    if group.chunk_len(&id)?.is_none() || needed.iter().any(|v| !confirmed.contains(v)) {
+                    if group.chunk_len(&id)?.is_none() {
                         return Ok(false);
                     }
-                    for version in needed {
+                    let (gone, others): (Vec<_>, Vec<_>) =
+                        needed.into_iter().partition(|version| confirmed.contains(version));
+                    for version in gone {
                         group.drop_reference(&id, version)?;
                         if group.chunks_of(version, 1)?.is_empty() {
                             group.drop_version(version)?;
                         }
                     }
-                    group.leaving(&id)?;
-                    Ok(true)
+                    if others.is_empty() {
+                        group.leaving(&id)?;
+                    }
+                    Ok(others.is_empty())
                 })
                 .await?;
             if evicted {
