@@ -61,7 +61,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "sync-from-one",
         Profile::Membership,
-        300,
+        2000,
         "a new owner syncs from one previous owner, not a majority",
     ),
     mutant("layout-not-durable", Profile::Moving, 300, "a new layout is used before it is durable"),
