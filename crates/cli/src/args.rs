@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use pando_core::{
+    access::MAX_KEY_NAME,
     layout::{MAX_ZONE, Replicas},
     name::RegisterName,
     ticket::Ticket,
@@ -32,6 +33,10 @@ With --json: {bucket, key, size, blake3, etag, modified, content_type, meta}, an
 const JSON_RM: &str = "With --json, one line each: {bucket, key, removed}";
 const JSON_BUCKET: &str = "\
 With --json: {bucket} for `create`; {bucket, created}, a line each, for `ls`; {bucket, removed} for `rm`";
+const JSON_KEY: &str = "\
+With --json: {key, name, created, grants, secret} for `create`; {key, name, created, grants}, a line each, for
+`ls`; {key, removed} for `rm`. `grants` is \"all\", or a list of {bucket, right} with right \"read\", \"write\" or
+\"owner\".";
 const JSON_INVITE: &str = "With --json: {ticket}";
 const JSON_STATUS: &str = "\
 With --json: {network, layout, in_transition, replicas, health, summary, objects: {at_least, exact},
@@ -110,6 +115,9 @@ pub(crate) enum Command {
     /// Create, list and remove buckets
     #[command(subcommand, after_help = JSON_BUCKET)]
     Bucket(Bucket),
+    /// Create, list and remove access keys
+    #[command(subcommand, after_help = JSON_KEY)]
+    Key(Key),
     /// Store a file, or stdin, as an object
     #[command(after_help = JSON_PUT)]
     Put(Put),
@@ -220,6 +228,38 @@ pub(crate) enum Bucket {
         #[arg(value_parser = parse_bucket)]
         name: String,
     },
+}
+
+/// `key`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Create an access key and show its secret, once; it is good for all buckets unless some are named
+    Create(KeyCreate),
+    /// List the access keys
+    Ls,
+    /// Remove an access key: it is good for nothing any more
+    Rm {
+        /// Its id
+        #[arg(value_parser = parse_access_key)]
+        id: String,
+    },
+}
+
+/// `key create`
+#[derive(Debug, Args)]
+pub(crate) struct KeyCreate {
+    /// What to call it
+    #[arg(default_value = "", hide_default_value = true, value_parser = parse_key_name)]
+    pub(crate) name: String,
+    /// A bucket that it may get and list objects of; may be repeated, as may the others
+    #[arg(long, value_name = "BUCKET", value_parser = parse_bucket)]
+    pub(crate) read: Vec<String>,
+    /// A bucket that it may put objects to and remove them from as well
+    #[arg(long, value_name = "BUCKET", value_parser = parse_bucket)]
+    pub(crate) write: Vec<String>,
+    /// A bucket that it may make, change and remove as well
+    #[arg(long, value_name = "BUCKET", value_parser = parse_bucket)]
+    pub(crate) owner: Vec<String>,
 }
 
 /// `put`
@@ -383,6 +423,20 @@ impl std::fmt::Display for Place {
 fn parse_bucket(text: &str) -> Result<String, String> {
     RegisterName::bucket(text).map_err(|why| why.to_string())?;
     Ok(text.to_owned())
+}
+
+fn parse_access_key(text: &str) -> Result<String, String> {
+    RegisterName::access_key(text).map_err(|why| why.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn parse_key_name(text: &str) -> Result<String, String> {
+    match text.len() <= MAX_KEY_NAME {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("the name of a key has at most {MAX_KEY_NAME} bytes, this one has {}", text.len()))
+        }
+    }
 }
 
 fn parse_place(text: &str) -> Result<Place, String> {

@@ -99,7 +99,7 @@ impl std::error::Error for Failure {}
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::NotFound { .. } | Error::NoSuchBucket(_) => Kind::NotFound,
+            Error::NotFound { .. } | Error::NoSuchBucket(_) | Error::NoSuchKey(_) => Kind::NotFound,
             Error::BucketExists(_)
             | Error::BucketNotEmpty(_)
             | Error::Precondition { .. }

@@ -62,6 +62,7 @@ async fn command(cli: Cli, out: &mut Output) -> anyhow::Result<()> {
         Command::Up(up) => commands::up::run(up, data, out).await,
         Command::Invite(invite) => commands::invite::run(invite, &data, out).await,
         Command::Bucket(bucket) => commands::bucket::run(bucket, &data, out).await,
+        Command::Key(key) => commands::key::run(key, &data, out).await,
         Command::Put(put) => commands::put::run(put, &data, out).await,
         Command::Get(get) => commands::get::run(get, &data, out).await,
         Command::Ls(ls) => commands::list::run(ls, &data, out).await,

@@ -4,6 +4,7 @@
 //! random source. Time, randomness and stored state are arguments. The crates above perform what
 //! is decided here.
 
+pub mod access;
 pub mod fingerprint;
 pub mod gossip;
 pub mod id;

@@ -1,4 +1,4 @@
-//! Register names: which register a bucket, an object, an invite or a layout version lives in.
+//! Register names: which register a bucket, an object, an access key, an invite or a layout version lives in.
 //!
 //! A name is a tag byte and what it names, so that names of one kind sort together and a listing is a
 //! range of names. Everything from a user or the wire is checked here, and names never become paths.
@@ -31,13 +31,22 @@ pub enum NameError {
     /// Not a key.
     #[error("a key is 1 to {MAX_KEY} bytes of UTF-8; this one has {0}")]
     KeyLength(usize),
+    /// Not the id of an access key.
+    #[error("{0:?} is not the id of an access key: it is \"{ACCESS_KEY_PREFIX}\" and 16 of A-Z and 2-7")]
+    AccessKey(String),
     /// Not a register name (from the wire).
     #[error("malformed register name of {0} bytes")]
     Malformed(usize),
 }
 
+/// Length of an access key's id: what S3 clients are used to.
+pub const ACCESS_KEY_LEN: usize = 20;
+/// What the id of each access key starts with, so that people see whose it is.
+pub const ACCESS_KEY_PREFIX: &str = "PNDO";
+
 const BUCKET: u8 = b'b';
 const INVITE: u8 = b'i';
+const ACCESS_KEY: u8 = b'k';
 const LAYOUT: u8 = b'l';
 const OBJECT: u8 = b'o';
 
@@ -66,6 +75,12 @@ impl RegisterName {
         Self([&[INVITE], id.as_bytes().as_slice()].concat().into())
     }
 
+    /// The register of an access key.
+    pub fn access_key(id: &str) -> Result<Self, NameError> {
+        check_access_key(id)?;
+        Ok(Self([&[ACCESS_KEY], id.as_bytes()].concat().into()))
+    }
+
     /// The write-once register that holds layout `version`.
     pub fn layout(version: LayoutVersion) -> Self {
         Self([[LAYOUT].as_slice(), &version.0.to_be_bytes()].concat().into())
@@ -85,6 +100,11 @@ impl RegisterName {
         vec![BUCKET]
     }
 
+    /// What the names of all access keys start with.
+    pub fn access_key_prefix() -> Vec<u8> {
+        vec![ACCESS_KEY]
+    }
+
     /// What the names of all objects start with.
     pub fn all_objects_prefix() -> Vec<u8> {
         vec![OBJECT]
@@ -97,13 +117,14 @@ impl RegisterName {
         Ok(name)
     }
 
-    /// Checks a name that came out of a message: one of the four kinds, within its bounds.
+    /// Checks a name that came out of a message: one of the five kinds, within its bounds.
     pub fn check(&self) -> Result<(), NameError> {
         let malformed = || NameError::Malformed(self.0.len());
         let (tag, rest) = self.0.split_first().ok_or_else(malformed)?;
         let good = match *tag {
             BUCKET => std::str::from_utf8(rest).is_ok_and(|bucket| check_bucket(bucket).is_ok()),
             INVITE => rest.len() == WriteId::LEN,
+            ACCESS_KEY => std::str::from_utf8(rest).is_ok_and(|id| check_access_key(id).is_ok()),
             LAYOUT => rest.len() == 8,
             OBJECT => self.object_parts().is_some_and(|(bucket, key)| {
                 check_bucket(bucket).is_ok() && !key.is_empty() && key.len() <= MAX_KEY
@@ -123,6 +144,11 @@ impl RegisterName {
     /// The bucket, if this names a bucket.
     pub fn bucket_name(&self) -> Option<&str> {
         std::str::from_utf8(self.0.strip_prefix(&[BUCKET])?).ok()
+    }
+
+    /// The access key's id, if this names an access key.
+    pub fn access_key_id(&self) -> Option<&str> {
+        std::str::from_utf8(self.0.strip_prefix(&[ACCESS_KEY])?).ok()
     }
 
     /// The layout version, if this names a layout.
@@ -150,6 +176,9 @@ impl fmt::Display for RegisterName {
         if let Some(bucket) = self.bucket_name() {
             return write!(f, "bucket {bucket}");
         }
+        if let Some(id) = self.access_key_id() {
+            return write!(f, "access key {id}");
+        }
         match self.layout_version() {
             Some(version) => write!(f, "layout {}", version.0),
             None => f.write_str("invite"),
@@ -175,6 +204,13 @@ fn check_bucket(bucket: &str) -> Result<(), NameError> {
     if good { Ok(()) } else { Err(NameError::Bucket(bucket.chars().take(MAX_BUCKET + 1).collect())) }
 }
 
+fn check_access_key(id: &str) -> Result<(), NameError> {
+    let base32 = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
+    let good = id.len() == ACCESS_KEY_LEN
+        && id.strip_prefix(ACCESS_KEY_PREFIX).is_some_and(|rest| rest.bytes().all(base32));
+    if good { Ok(()) } else { Err(NameError::AccessKey(id.chars().take(ACCESS_KEY_LEN + 1).collect())) }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -187,8 +223,10 @@ mod tests {
         assert_eq!(object.object_parts(), Some(("photos", "2026/a\0b.jpg")));
         assert_eq!(RegisterName::bucket("photos").unwrap().bucket_name(), Some("photos"));
         assert_eq!(RegisterName::layout(LayoutVersion(3)).layout_version(), Some(LayoutVersion(3)));
-        for name in [object, RegisterName::invite(&WriteId([1; 16])), RegisterName::layout(LayoutVersion(1))]
-        {
+        let key = RegisterName::access_key("PNDOABCDEFGHIJ234567").unwrap();
+        assert_eq!(key.access_key_id(), Some("PNDOABCDEFGHIJ234567"));
+        let invite = RegisterName::invite(&WriteId([1; 16]));
+        for name in [object, key, invite, RegisterName::layout(LayoutVersion(1))] {
             assert!(name.check().is_ok(), "{name}");
         }
     }
@@ -197,6 +235,9 @@ mod tests {
     fn bad_names_say_what_is_wrong() {
         for bad in ["", "ab", "-ab", "Photos", "a/b", "a..b", &"a".repeat(64)] {
             assert!(RegisterName::bucket(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "PNDO", "AKIAABCDEFGHIJ234567", "PNDOabcdefghij234567", "PNDOABCDEFGHIJ2345678"] {
+            assert_eq!(RegisterName::access_key(bad), Err(NameError::AccessKey(bad.to_owned())));
         }
         assert_eq!(RegisterName::object("photos", ""), Err(NameError::KeyLength(0)));
         assert!(RegisterName::object("photos", &"k".repeat(MAX_KEY)).is_ok());

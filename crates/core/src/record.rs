@@ -1,4 +1,4 @@
-//! What registers hold: object records, bucket records, invite records.
+//! What registers hold: object records, bucket records, invite records. Access keys: [`crate::access`].
 //!
 //! Owns their encoding (a format-version byte, then postcard) and their bounds, checked before writing
 //! and after reading. An object's body (inline bytes, or the chunks and their keys) is sealed inside the
@@ -16,14 +16,17 @@ use crate::{
 
 /// Largest body that stands in the record itself.
 pub const MAX_INLINE: usize = 16 << 10;
-/// Most bytes of user metadata and content type together, names included.
+/// Most bytes of user metadata, content type and headers together, names included.
 pub const MAX_META: usize = 8 << 10;
 /// Most entries of user metadata.
 pub const MAX_META_ENTRIES: usize = 128;
 /// Most bytes of a register's value: an inline body, metadata and overhead fit with room to spare.
 pub const MAX_VALUE: usize = 64 << 10;
 
-const FORMAT: u8 = 1;
+/// The format of object records; 1 had neither headers nor digests, and is still read.
+const OBJECT_FORMAT: u8 = 2;
+/// The format of all other records.
+pub(crate) const FORMAT: u8 = 1;
 
 /// A record that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,10 +40,12 @@ pub enum RecordError {
         why: String,
     },
     /// A newer version of Pando wrote it.
-    #[error("{what} has format {found}, and this version of pando reads up to {FORMAT}: upgrade this node")]
+    #[error("{what} has format {found}, and this version of pando reads up to {newest}: upgrade this node")]
     TooNew {
         /// Which record.
         what: &'static str,
+        /// The newest format that is known here.
+        newest: u8,
         /// Its format.
         found: u8,
     },
@@ -67,18 +72,69 @@ pub struct UserMeta {
 }
 
 impl UserMeta {
-    /// Checks the bounds.
-    pub fn check(&self) -> Result<(), RecordError> {
+    /// Checks the bounds; `headers` count as well.
+    pub fn check(&self, headers: &Headers) -> Result<(), RecordError> {
         if self.entries.len() > MAX_META_ENTRIES {
             return Err(RecordError::MetaTooLarge { found: self.entries.len(), most: MAX_META_ENTRIES });
         }
         let found = self.content_type.as_ref().map_or(0, String::len)
+            + headers.len()
             + self.entries.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if found > MAX_META {
             return Err(RecordError::MetaTooLarge { found, most: MAX_META });
         }
         Ok(())
     }
+}
+
+/// How an object is to be delivered over HTTP, as whoever put it said; kept and returned, never looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headers {
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// `Content-Disposition`.
+    pub content_disposition: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// `Content-Language`.
+    pub content_language: Option<String>,
+    /// `Expires`, as it was written.
+    pub expires: Option<String>,
+}
+
+impl Headers {
+    fn len(&self) -> usize {
+        let Self { cache_control, content_disposition, content_encoding, content_language, expires } = self;
+        [cache_control, content_disposition, content_encoding, content_language, expires]
+            .into_iter()
+            .map(|value| value.as_ref().map_or(0, String::len))
+            .sum()
+    }
+}
+
+/// Hashes of the content that clients ask for again, beside the BLAKE3 that Pando itself relies on. Whoever took
+/// the object computed them over all of its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digests {
+    /// MD5: the ETag that S3 clients expect of an object put in one piece.
+    pub md5: Option<[u8; 16]>,
+    /// The checksum of the algorithm that the client chose.
+    pub checksum: Option<Checksum>,
+}
+
+/// A checksum of the content, big-endian where it is a number, as S3 writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Checksum {
+    /// CRC-32 (ISO-HDLC).
+    Crc32([u8; 4]),
+    /// CRC-32C (Castagnoli).
+    Crc32c([u8; 4]),
+    /// CRC-64/NVME.
+    Crc64Nvme([u8; 8]),
+    /// SHA-1.
+    Sha1([u8; 20]),
+    /// SHA-256.
+    Sha256([u8; 32]),
 }
 
 /// One version of an object.
@@ -96,6 +152,29 @@ pub struct Record {
     pub epoch: u32,
     /// The sealed [`Body`].
     pub body: Bytes,
+    /// How to deliver it.
+    pub headers: Headers,
+    /// Its other hashes.
+    pub digests: Digests,
+}
+
+/// A [`Record`] of format 1.
+#[derive(Deserialize)]
+struct FirstRecord {
+    size: u64,
+    hash: [u8; 32],
+    modified: u64,
+    meta: UserMeta,
+    epoch: u32,
+    body: Bytes,
+}
+
+impl From<FirstRecord> for Record {
+    fn from(first: FirstRecord) -> Self {
+        let FirstRecord { size, hash, modified, meta, epoch, body } = first;
+        let (headers, digests) = Default::default();
+        Self { size, hash, modified, meta, epoch, body, headers, digests }
+    }
 }
 
 /// Where an object's content is.
@@ -162,8 +241,8 @@ impl Body {
 impl Record {
     /// The record's bytes.
     pub fn encode(&self) -> Result<Bytes, RecordError> {
-        self.meta.check()?;
-        let bytes = encode(self);
+        self.meta.check(&self.headers)?;
+        let bytes = encode(OBJECT_FORMAT, self);
         if bytes.len() > MAX_VALUE {
             return Err(RecordError::MetaTooLarge { found: bytes.len(), most: MAX_VALUE });
         }
@@ -172,8 +251,11 @@ impl Record {
 
     /// A record from the disk or the wire.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let record: Record = decode("object record", bytes)?;
-        record.meta.check()?;
+        let record: Record = match bytes.first() {
+            Some(1) => decode::<FirstRecord>("object record", 1, bytes)?.into(),
+            _ => decode("object record", OBJECT_FORMAT, bytes)?,
+        };
+        record.meta.check(&record.headers)?;
         Ok(record)
     }
 
@@ -217,40 +299,45 @@ impl Record {
 impl BucketRecord {
     /// The record's bytes.
     pub fn encode(&self) -> Bytes {
-        encode(self)
+        encode(FORMAT, self)
     }
 
     /// A record from the disk or the wire.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        decode("bucket record", bytes)
+        decode("bucket record", FORMAT, bytes)
     }
 }
 
 impl InviteRecord {
     /// The record's bytes.
     pub fn encode(&self) -> Bytes {
-        encode(self)
+        encode(FORMAT, self)
     }
 
     /// A record from the disk or the wire.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        decode("invite record", bytes)
+        decode("invite record", FORMAT, bytes)
     }
 }
 
-fn encode<T: Serialize>(record: &T) -> Bytes {
-    postcard::to_extend(record, vec![FORMAT]).expect("a record is plain data").into()
+pub(crate) fn encode<T: Serialize>(format: u8, record: &T) -> Bytes {
+    postcard::to_extend(record, vec![format]).expect("a record is plain data").into()
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, RecordError> {
+/// Reads what has exactly this format.
+pub(crate) fn decode<T: DeserializeOwned>(
+    what: &'static str,
+    format: u8,
+    bytes: &[u8],
+) -> Result<T, RecordError> {
     let malformed = |why: String| RecordError::Malformed { what, why };
     match bytes.split_first() {
         None => Err(malformed("empty".to_owned())),
-        Some((&FORMAT, rest)) if rest.len() <= MAX_VALUE => {
+        Some((found, rest)) if *found == format && rest.len() <= MAX_VALUE => {
             postcard::from_bytes(rest).map_err(|why| malformed(why.to_string()))
         }
-        Some((&FORMAT, rest)) => Err(malformed(format!("{} bytes", rest.len()))),
-        Some((&found, _)) => Err(RecordError::TooNew { what, found }),
+        Some((found, rest)) if *found == format => Err(malformed(format!("{} bytes", rest.len()))),
+        Some((&found, _)) => Err(RecordError::TooNew { what, newest: format, found }),
     }
 }
 
@@ -275,6 +362,8 @@ mod tests {
             },
             epoch: 1,
             body: body.seal(&KEY, &name, &version),
+            headers: Headers { cache_control: Some("no-store".into()), ..Headers::default() },
+            digests: Digests { md5: Some([7; 16]), checksum: Some(Checksum::Crc32([1, 2, 3, 4])) },
         };
         (record, name, version)
     }
@@ -305,14 +394,37 @@ mod tests {
         assert_eq!((read.size, read.modified, read.epoch), (5, 1_699_536_775_168, 1));
         assert_eq!(read.meta.content_type.as_deref(), Some("text/plain"));
         assert_eq!(read.body.as_ref(), b"hello");
-        assert_eq!(read.encode().unwrap(), bytes, "and writes the same bytes");
+        assert_eq!((read.headers, read.digests), Default::default());
+    }
+
+    #[test]
+    fn the_format_of_version_2_still_reads() {
+        let old = "0205010101010101010101010101010101010101010101010101010101010101010180d095ffbc31010a746578742f706c61696e0101610162010568656c6c6f01086e6f2d73746f7265000000000107070707070707070707070707070707010001020304";
+        let bytes = data_encoding::HEXLOWER.decode(old.as_bytes()).unwrap();
+        let (mut record, ..) = record(5, &Body::Inline(Bytes::new()));
+        record.body = Bytes::from_static(b"hello");
+        assert_eq!(Record::decode(&bytes).as_ref(), Ok(&record));
+        assert_eq!(record.encode().unwrap(), bytes, "and writes the same bytes");
+    }
+
+    #[test]
+    fn headers_count_as_metadata() {
+        let (mut record, ..) = record(0, &Body::Inline(Bytes::new()));
+        record.headers.expires = Some("x".repeat(MAX_META - 22));
+        assert!(record.encode().is_ok(), "10 of the type, 2 of the entry, 8 and 2 short of it");
+        record.headers.expires = Some("x".repeat(MAX_META));
+        assert!(matches!(record.encode(), Err(RecordError::MetaTooLarge { most: MAX_META, .. })));
     }
 
     #[test]
     fn newer_formats_say_upgrade() {
         assert_eq!(
             BucketRecord::decode(&[2, 0]),
-            Err(RecordError::TooNew { what: "bucket record", found: 2 })
+            Err(RecordError::TooNew { what: "bucket record", newest: 1, found: 2 })
+        );
+        assert_eq!(
+            Record::decode(&[3, 0]),
+            Err(RecordError::TooNew { what: "object record", newest: 2, found: 3 })
         );
     }
 

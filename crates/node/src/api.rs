@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use pando_core::{
+    access::{Grants, Secret},
     id::{ChunkId, NetworkId, NodeId, WriteId},
     layout::{MemberState, Replicas},
-    record::UserMeta,
+    record::{Digests, Headers, UserMeta},
     ticket::Ticket,
 };
 
@@ -61,8 +62,12 @@ pub enum Condition {
     None,
     /// There is no such object.
     Absent,
+    /// There is such an object, whichever version.
+    Exists,
     /// The object is this version.
     Match(WriteId),
+    /// The object was put with this MD5, see [`Digests`].
+    Md5([u8; 16]),
 }
 
 /// How to put.
@@ -72,6 +77,8 @@ pub struct PutOptions {
     pub condition: Condition,
     /// What the user says about it.
     pub meta: UserMeta,
+    /// How to deliver it.
+    pub headers: Headers,
 }
 
 /// What was put.
@@ -106,6 +113,10 @@ pub struct ObjectInfo {
     pub modified: u64,
     /// What the user said; empty in listings.
     pub meta: UserMeta,
+    /// How to deliver it; empty in listings.
+    pub headers: Headers,
+    /// Its other hashes; empty in listings.
+    pub digests: Digests,
 }
 
 /// How sure an answer must be.
@@ -162,6 +173,28 @@ pub struct BucketInfo {
     pub name: String,
     /// When it was made, in Unix milliseconds.
     pub created: u64,
+}
+
+/// An access key, but for its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its id.
+    pub id: String,
+    /// What people call it; may be empty.
+    pub name: String,
+    /// When it was made, in Unix milliseconds.
+    pub created: u64,
+    /// What it is good for.
+    pub grants: Grants,
+}
+
+/// An access key with its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessKey {
+    /// What is known of it.
+    pub info: KeyInfo,
+    /// What proves that someone holds it.
+    pub secret: Secret,
 }
 
 /// One member, as this node sees it.

@@ -28,6 +28,9 @@ pub enum Error {
     /// The bucket holds objects.
     #[error("bucket {0:?} is not empty: remove its objects first")]
     BucketNotEmpty(String),
+    /// No such access key.
+    #[error("there is no access key {0:?}: `pando key ls` lists them")]
+    NoSuchKey(String),
     /// A condition of the write does not hold. Nothing was changed.
     #[error("precondition failed: {}", describe_current(.current))]
     Precondition {

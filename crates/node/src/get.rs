@@ -123,6 +123,8 @@ fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInf
         etag: version,
         modified: record.modified,
         meta: record.meta.clone(),
+        headers: record.headers.clone(),
+        digests: record.digests.clone(),
     }
 }
 

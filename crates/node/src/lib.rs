@@ -4,6 +4,7 @@
 //! this. The same operation has the same file name on each floor: `put.rs` here calls `keep.rs`, which talks
 //! to the peer's `serve.rs`, which calls the store.
 
+mod access;
 mod api;
 mod bucket;
 mod buffers;
@@ -37,9 +38,9 @@ mod sync;
 mod sys;
 
 pub use api::{
-    BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config, Consistency,
-    DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, ListPage, ListQuery, NodeStatus, ObjectCount,
-    ObjectInfo, Plan, PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored,
+    AccessKey, BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config,
+    Consistency, DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, KeyInfo, ListPage, ListQuery, NodeStatus,
+    ObjectCount, ObjectInfo, Plan, PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored,
 };
 pub use error::Error;
 pub use get::Object;

@@ -13,7 +13,7 @@ use pando_core::{
     id::{NodeId, Partition},
     layout::{Layout, Owners},
     name::RegisterName,
-    record::{Summary, UserMeta},
+    record::{Digests, Headers, Summary, UserMeta},
     register::Ballot,
     wire::{ListRequest, Listed, MAX_PAGE, Reply, Request},
 };
@@ -301,6 +301,8 @@ fn object(bucket: &str, key: &str, summary: &Summary) -> ObjectInfo {
         etag: summary.etag,
         modified: summary.modified,
         meta: UserMeta::default(),
+        headers: Headers::default(),
+        digests: Digests::default(),
     }
 }
 

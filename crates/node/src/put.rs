@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    io,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +18,7 @@ use pando_core::{
     id::{NodeId, Partition, WriteId},
     manifest::{Builder, ChunkRef, Finish, Tree},
     name::RegisterName,
-    record::{Body, MAX_INLINE, Record},
+    record::{Body, Digests, MAX_INLINE, Record},
     register::State,
     seal::{self, CHUNK, Sealed, TreeHash},
     wire::{Reply, Request},
@@ -51,9 +52,10 @@ impl Inner {
         key: &str,
         mut reader: R,
         options: PutOptions,
+        digests: impl Future<Output = io::Result<Digests>>,
     ) -> Result<Stored, Error> {
         let name = RegisterName::object(bucket, key)?;
-        options.meta.check()?;
+        options.meta.check(&options.headers)?;
         let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
         let mut head = Vec::new();
         // What can be known to fail fails before the data is read.
@@ -63,16 +65,19 @@ impl Inner {
             self.check_condition(&name, options.condition),
         )?;
         let version = WriteId(sys::random());
-        let (body, size, hash, kept) = if end {
+        let (body, size, hash, digests, kept) = if end {
             let hash = *blake3::hash(&head).as_bytes();
             let size = head.len() as u64;
-            (Body::Inline(head.into()), size, hash, None)
+            let digests = digests.await.map_err(Error::Source)?;
+            (Body::Inline(head.into()), size, hash, digests, None)
         } else {
             let mut upload = Upload::new(self, name.clone(), version);
             upload.read(reader, head).await?;
             let (tree, size, hash) = upload.finish().await?;
+            let digests = digests.await.map_err(Error::Source)?;
+            // However long that took: what is committed must be there.
             upload.stay_alive().await?;
-            (Body::Chunks(tree.into()), size, hash, Some(upload.kept))
+            (Body::Chunks(tree.into()), size, hash, digests, Some(upload.kept))
         };
         let record = Record {
             size,
@@ -81,6 +86,8 @@ impl Inner {
             meta: options.meta,
             epoch: 1,
             body: body.seal(self.key()?, &name, &version),
+            headers: options.headers,
+            digests,
         };
         let mut stored = self.commit(&name, version, &record, options.condition).await?;
         if let Some(kept) = kept {
@@ -100,8 +107,7 @@ impl Inner {
             return Ok(());
         }
         let found = self.read(name).await?;
-        let value = found.as_ref().map(|accepted| &accepted.value);
-        check(condition, value.filter(|value| value.present().is_some()).and_then(|value| value.write_id()))
+        check(condition, object_of(found.as_ref().map(|accepted| &accepted.value))?.as_ref())
     }
 
     async fn commit(
@@ -116,7 +122,7 @@ impl Inner {
         let outcome = self
             .change(name, version, |found| {
                 let current = object_of(found)?;
-                check(condition, current.as_ref().map(|(_, version)| *version))?;
+                check(condition, current.as_ref())?;
                 replaced = current;
                 Ok::<_, Error>(State::Present(bytes.clone()))
             })
@@ -144,13 +150,16 @@ impl Inner {
 }
 
 /// Whether a condition holds for an object that is `current`, if it is there.
-fn check(condition: Condition, current: Option<WriteId>) -> Result<(), Error> {
+fn check(condition: Condition, current: Option<&(Record, WriteId)>) -> Result<(), Error> {
+    let version = current.map(|(_, version)| *version);
     let holds = match condition {
         Condition::None => true,
         Condition::Absent => current.is_none(),
-        Condition::Match(wanted) => current == Some(wanted),
+        Condition::Exists => current.is_some(),
+        Condition::Match(wanted) => version == Some(wanted),
+        Condition::Md5(wanted) => current.is_some_and(|(record, _)| record.digests.md5 == Some(wanted)),
     };
-    if holds { Ok(()) } else { Err(Error::Precondition { current }) }
+    if holds { Ok(()) } else { Err(Error::Precondition { current: version }) }
 }
 
 /// Reads until `buffer` holds `most` bytes or the reader ends; returns whether it ended.

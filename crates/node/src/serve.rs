@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use pando_core::{
+    access::AccessKeyRecord,
     id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
     name::RegisterName,
@@ -194,6 +195,10 @@ pub(crate) fn summary(name: &RegisterName, accepted: &Accepted) -> Result<Option
     let Some((bytes, etag)) = value.present().zip(value.write_id()) else { return Ok(None) };
     if name.bucket_name().is_some() {
         let modified = BucketRecord::decode(bytes)?.created;
+        return Ok(Some(Summary { size: 0, modified, etag, hash: [0; 32] }));
+    }
+    if name.access_key_id().is_some() {
+        let modified = AccessKeyRecord::decode(bytes)?.created;
         return Ok(Some(Summary { size: 0, modified, etag, hash: [0; 32] }));
     }
     Ok(Some(Record::decode(bytes)?.summary(etag)))

@@ -1,6 +1,7 @@
 //! Starting and stopping a node: make a network, join one, or resume; and the handle to it all.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -8,11 +9,13 @@ use std::{
 };
 
 use pando_core::{
+    access::Grants,
     id::{NetworkId, NodeId},
     layout::{
         Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas,
         change::{Change, Force},
     },
+    record::Digests,
     seal::NetworkKey,
     ticket::Ticket,
     wire::{JoinReply, JoinRequest},
@@ -23,8 +26,8 @@ use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
     api::{
-        BucketInfo, ByteRange, CheckProgress, CheckReport, Config, Consistency, Ended, ListPage, ListQuery,
-        ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
+        AccessKey, BucketInfo, ByteRange, CheckProgress, CheckReport, Config, Consistency, Ended, KeyInfo,
+        ListPage, ListQuery, ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
     },
     collect,
     error::Error,
@@ -189,7 +192,21 @@ impl Node {
         reader: R,
         options: PutOptions,
     ) -> Result<Stored, Error> {
-        self.inner.put(bucket, key, reader, options).await
+        self.put_with(bucket, key, reader, options, std::future::ready(Ok(Digests::default()))).await
+    }
+
+    /// As [`Node::put`], with hashes of the content that the caller computes on the way. `digests` is awaited
+    /// when the reader has ended and all chunks are durable, before the object changes; if it fails, the object
+    /// stays what it was ([`Error::Source`]). So what must hold of the whole content is checked there.
+    pub async fn put_with<R: AsyncRead + Unpin + Send>(
+        &self,
+        bucket: &str,
+        key: &str,
+        reader: R,
+        options: PutOptions,
+        digests: impl Future<Output = io::Result<Digests>> + Send,
+    ) -> Result<Stored, Error> {
+        self.inner.put(bucket, key, reader, options, digests).await
     }
 
     /// Reads an object, or a range of it.
@@ -231,6 +248,26 @@ impl Node {
     /// Removes a bucket that is empty.
     pub async fn remove_bucket(&self, bucket: &str) -> Result<(), Error> {
         self.inner.remove_bucket(bucket).await
+    }
+
+    /// Makes an access key; only this answer and [`Node::access_key`] tell its secret.
+    pub async fn create_key(&self, name: &str, grants: Grants) -> Result<AccessKey, Error> {
+        self.inner.create_key(name, grants).await
+    }
+
+    /// Lists the access keys, in order of id.
+    pub async fn list_keys(&self) -> Result<Vec<KeyInfo>, Error> {
+        self.inner.list_keys().await
+    }
+
+    /// The access key with this id; [`Error::NoSuchKey`] if there is none, also if no key could have that id.
+    pub async fn access_key(&self, id: &str) -> Result<AccessKey, Error> {
+        self.inner.access_key(id).await
+    }
+
+    /// Removes an access key; [`Error::NoSuchKey`] if it is not there.
+    pub async fn remove_key(&self, id: &str) -> Result<(), Error> {
+        self.inner.remove_key(id).await
     }
 
     /// How many members the layout that this node knows lists.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+#[path = "node/access.rs"]
+mod access;
 #[path = "node/damage.rs"]
 mod damage;
 #[path = "node/forming.rs"]

@@ -7,6 +7,7 @@ mod destination;
 pub(crate) mod drain;
 pub(crate) mod get;
 pub(crate) mod invite;
+pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod plan;
 mod progress;

@@ -11,6 +11,7 @@ use std::{
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Context as _, bail};
+use pando_core::access::Grants;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt as _},
     net::UnixStream,
@@ -19,6 +20,7 @@ use tokio::{
 
 use super::{
     frame::{self, END, FAILED, MAX_FRAME, STILL_HERE},
+    keys::Key,
     message::{Bucket, Object, Page, Put, PutRequest, Reply, Request, VERSION},
     path::{ShortPath, socket_path},
     report::{Check, CheckProgress, Member, Plan, Problem, Status},
@@ -210,6 +212,32 @@ impl Client {
             match self.receive().await? {
                 Reply::Buckets { buckets, more } => {
                     all.extend(buckets);
+                    if !more {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(confused(other)),
+            }
+        }
+    }
+
+    /// Makes an access key; its secret comes with it. If the answer is lost, so is the secret: the key, if it was
+    /// made, is to be removed.
+    pub(crate) async fn create_key(&mut self, name: String, grants: Grants) -> anyhow::Result<(Key, String)> {
+        match self.change(&Request::CreateKey { name, grants }, "pando key ls").await? {
+            Reply::NewKey { key, secret } => Ok((key, secret)),
+            other => Err(confused(other)),
+        }
+    }
+
+    /// All access keys.
+    pub(crate) async fn list_keys(&mut self) -> anyhow::Result<Vec<Key>> {
+        self.send(&Request::ListKeys).await?;
+        let mut all = Vec::new();
+        loop {
+            match self.receive().await? {
+                Reply::Keys { keys, more } => {
+                    all.extend(keys);
                     if !more {
                         return Ok(all);
                     }

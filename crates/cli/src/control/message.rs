@@ -1,14 +1,16 @@
 //! What goes over the control socket: requests and replies. Ids and hashes travel as the text that
 //! people see; conversions from the node's types are here and nowhere else.
 
+use pando_core::access::Grants;
 use pando_node::{BucketInfo, ByteRange, Condition, Consistency, ObjectInfo, PutOptions, Stored};
 use serde::{Deserialize, Serialize};
 
+use super::keys::Key;
 use super::report::{Check, CheckProgress, Member, Plan, Problem, Status};
 use crate::{exit::Failure, units};
 
 /// The first byte of a connection. A node answers another version with a refusal.
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 4;
 
 /// What a command asks of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,12 @@ pub(crate) enum Request {
     Check { deep: bool },
     /// Verifies all chunks of this node; `Status` tells how far it is. → `Done`
     Scrub,
+    /// Makes an access key. → `NewKey`
+    CreateKey { name: String, grants: Grants },
+    /// → `Keys`, as many as it takes
+    ListKeys,
+    /// → `Done`
+    RemoveKey { id: String },
 }
 
 /// What to put where.
@@ -121,6 +129,16 @@ pub(crate) enum Reply {
     Problems(Vec<Problem>),
     /// A check's end.
     Checked(Check),
+    /// An access key that was made, and its secret.
+    NewKey {
+        key: Key,
+        secret: String,
+    },
+    /// Some access keys; `more` if another such reply follows.
+    Keys {
+        keys: Vec<Key>,
+        more: bool,
+    },
 }
 
 /// What was put.
@@ -183,7 +201,7 @@ impl PutRequest {
             content_type: self.content_type.clone(),
             entries: self.meta.clone(),
         };
-        Ok(PutOptions { condition, meta })
+        Ok(PutOptions { condition, meta, ..PutOptions::default() })
     }
 }
 

@@ -2,13 +2,14 @@
 //! data folder with mode 0600.
 //!
 //! A connection carries one version byte, then requests and replies in turn. Messages and content are
-//! frames ([`frame`]); [`message`] is what the messages say, [`report`] what they say about the network.
+//! frames ([`frame`]); [`message`] is what the messages say, [`report`] what they say about the network, [`keys`] about access keys.
 //! [`server`] accepts, [`serve`] answers, [`client`] asks, [`upload`] sends a put's content;
 //! [`places`] bounds how much goes on at once. Who may connect is the file system's matter: mode 0600, in a folder of mode 0700
 //! until it has that mode.
 
 pub(crate) mod client;
 mod frame;
+pub(crate) mod keys;
 mod members;
 pub(crate) mod message;
 mod path;

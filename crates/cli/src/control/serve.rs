@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     frame::{self, Body, DataFrame, END, FAILED},
-    members,
+    keys, members,
     message::{Bucket, ListRequest, Object, Put, PutRequest, Reply, Request, VERSION, consistency},
     places::Places,
     report::{Check, Problem},
@@ -120,6 +120,7 @@ async fn serve(
         }
         Request::Check { deep } => return check(service, deep, reader, writer).await,
         Request::ListBuckets { stale } => list_buckets(node, stale, writer).await?,
+        Request::ListKeys => keys::list(node, writer).await?,
         small => {
             let answer = answer(node, small).await.unwrap_or_else(Reply::Failed);
             reply(writer, &answer).await?;
@@ -128,7 +129,7 @@ async fn serve(
     Ok(true)
 }
 
-async fn reply(writer: &mut WriteHalf<'_>, reply: &Reply) -> io::Result<()> {
+pub(super) async fn reply(writer: &mut WriteHalf<'_>, reply: &Reply) -> io::Result<()> {
     timeout(REPLY, frame::write_message(writer, reply)).await.map_err(timed_out)?
 }
 
@@ -165,7 +166,13 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Failure> {
             node.scrub_now();
             Reply::Done
         }
-        Request::Put(_) | Request::Get { .. } | Request::ListBuckets { .. } | Request::Check { .. } => {
+        Request::CreateKey { name, grants } => keys::create(node, &name, grants).await?,
+        Request::RemoveKey { id } => done(node.remove_key(&id).await?),
+        Request::Put(_)
+        | Request::Get { .. }
+        | Request::ListBuckets { .. }
+        | Request::ListKeys
+        | Request::Check { .. } => {
             unreachable!("these are more than one message")
         }
     })

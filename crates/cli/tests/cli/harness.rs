@@ -238,7 +238,7 @@ impl Node {
 
     /// A connection to its control socket, the version byte sent.
     pub(crate) fn connect(&self) -> Socket {
-        Socket::connect(&self.data, 3)
+        Socket::connect(&self.data, 4)
     }
 }
 
