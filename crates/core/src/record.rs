@@ -20,6 +20,8 @@ pub const MAX_INLINE: usize = 16 << 10;
 pub const MAX_META: usize = 8 << 10;
 /// Most entries of user metadata.
 pub const MAX_META_ENTRIES: usize = 128;
+/// Most tags of an object, and the longest name and value of one, in characters: what S3 allows.
+pub const MAX_TAGS: (usize, usize, usize) = (10, 128, 256);
 /// Most bytes of a register's value: an inline body, metadata and overhead fit with room to spare.
 pub const MAX_VALUE: usize = 64 << 10;
 
@@ -116,10 +118,14 @@ impl Headers {
 /// the object computed them over all of its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
-    /// MD5: the ETag that S3 clients expect of an object put in one piece.
+    /// MD5 of the content, or, for an object of several parts, of their MD5s: what S3 clients expect as ETag.
     pub md5: Option<[u8; 16]>,
+    /// Of how many parts the object was put together; `None`: it was put in one piece.
+    pub parts: Option<u16>,
     /// The checksum of the algorithm that the client chose.
     pub checksum: Option<Checksum>,
+    /// Whether the checksum is that of the parts' checksums rather than of the content.
+    pub composite: bool,
 }
 
 /// A checksum of the content, big-endian where it is a number, as S3 writes it.
@@ -156,6 +162,8 @@ pub struct Record {
     pub headers: Headers,
     /// Its other hashes.
     pub digests: Digests,
+    /// Names and values by which users sort their objects.
+    pub tags: Vec<(String, String)>,
 }
 
 /// A [`Record`] of format 1.
@@ -172,8 +180,8 @@ struct FirstRecord {
 impl From<FirstRecord> for Record {
     fn from(first: FirstRecord) -> Self {
         let FirstRecord { size, hash, modified, meta, epoch, body } = first;
-        let (headers, digests) = Default::default();
-        Self { size, hash, modified, meta, epoch, body, headers, digests }
+        let (headers, digests, tags) = Default::default();
+        Self { size, hash, modified, meta, epoch, body, headers, digests, tags }
     }
 }
 
@@ -212,6 +220,10 @@ pub struct Summary {
     pub etag: WriteId,
     /// BLAKE3 of the content; zeros for a bucket.
     pub hash: [u8; 32],
+    /// See [`Digests::md5`].
+    pub md5: Option<[u8; 16]>,
+    /// See [`Digests::parts`].
+    pub parts: Option<u16>,
 }
 
 /// A bucket.
@@ -241,7 +253,7 @@ impl Body {
 impl Record {
     /// The record's bytes.
     pub fn encode(&self) -> Result<Bytes, RecordError> {
-        self.meta.check(&self.headers)?;
+        self.check()?;
         let bytes = encode(OBJECT_FORMAT, self);
         if bytes.len() > MAX_VALUE {
             return Err(RecordError::MetaTooLarge { found: bytes.len(), most: MAX_VALUE });
@@ -255,8 +267,13 @@ impl Record {
             Some(1) => decode::<FirstRecord>("object record", 1, bytes)?.into(),
             _ => decode("object record", OBJECT_FORMAT, bytes)?,
         };
-        record.meta.check(&record.headers)?;
+        record.check()?;
         Ok(record)
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        self.meta.check(&self.headers)?;
+        check_tags(&self.tags)
     }
 
     /// Opens the body, and checks that it can be the body of this size.
@@ -292,7 +309,15 @@ impl Record {
 
     /// What a listing shows.
     pub fn summary(&self, etag: WriteId) -> Summary {
-        Summary { size: self.size, modified: self.modified, etag, hash: self.hash }
+        let Digests { md5, parts, .. } = self.digests;
+        Summary { size: self.size, modified: self.modified, etag, hash: self.hash, md5, parts }
+    }
+}
+
+impl Summary {
+    /// What a listing shows of a register that holds no object.
+    pub fn of_other(modified: u64, etag: WriteId) -> Self {
+        Self { size: 0, modified, etag, hash: [0; 32], md5: None, parts: None }
     }
 }
 
@@ -317,6 +342,21 @@ impl InviteRecord {
     /// A record from the disk or the wire.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         decode("invite record", FORMAT, bytes)
+    }
+}
+
+/// Checks the bounds of an object's tags.
+pub fn check_tags(tags: &[(String, String)]) -> Result<(), RecordError> {
+    let (most, name_len, value_len) = MAX_TAGS;
+    if tags.len() > most {
+        return Err(RecordError::MetaTooLarge { found: tags.len(), most });
+    }
+    let too_long = |text: &str, most| {
+        Some(text.chars().count()).filter(|found| *found > most).map(|found| (found, most))
+    };
+    match tags.iter().find_map(|(name, value)| too_long(name, name_len).or(too_long(value, value_len))) {
+        Some((found, most)) => Err(RecordError::MetaTooLarge { found, most }),
+        None => Ok(()),
     }
 }
 
@@ -363,7 +403,13 @@ mod tests {
             epoch: 1,
             body: body.seal(&KEY, &name, &version),
             headers: Headers { cache_control: Some("no-store".into()), ..Headers::default() },
-            digests: Digests { md5: Some([7; 16]), checksum: Some(Checksum::Crc32([1, 2, 3, 4])) },
+            digests: Digests {
+                md5: Some([7; 16]),
+                parts: Some(300),
+                checksum: Some(Checksum::Crc32([1, 2, 3, 4])),
+                composite: true,
+            },
+            tags: vec![("color".into(), "red".into())],
         };
         (record, name, version)
     }
@@ -394,12 +440,12 @@ mod tests {
         assert_eq!((read.size, read.modified, read.epoch), (5, 1_699_536_775_168, 1));
         assert_eq!(read.meta.content_type.as_deref(), Some("text/plain"));
         assert_eq!(read.body.as_ref(), b"hello");
-        assert_eq!((read.headers, read.digests), Default::default());
+        assert_eq!((read.headers, read.digests, read.tags), Default::default());
     }
 
     #[test]
     fn the_format_of_version_2_still_reads() {
-        let old = "0205010101010101010101010101010101010101010101010101010101010101010180d095ffbc31010a746578742f706c61696e0101610162010568656c6c6f01086e6f2d73746f7265000000000107070707070707070707070707070707010001020304";
+        let old = "0205010101010101010101010101010101010101010101010101010101010101010180d095ffbc31010a746578742f706c61696e0101610162010568656c6c6f01086e6f2d73746f726500000000010707070707070707070707070707070701ac02010001020304010105636f6c6f7203726564";
         let bytes = data_encoding::HEXLOWER.decode(old.as_bytes()).unwrap();
         let (mut record, ..) = record(5, &Body::Inline(Bytes::new()));
         record.body = Bytes::from_static(b"hello");

@@ -79,6 +79,8 @@ pub struct PutOptions {
     pub meta: UserMeta,
     /// How to deliver it.
     pub headers: Headers,
+    /// By what the user sorts it.
+    pub tags: Vec<(String, String)>,
 }
 
 /// What was put.
@@ -115,8 +117,10 @@ pub struct ObjectInfo {
     pub meta: UserMeta,
     /// How to deliver it; empty in listings.
     pub headers: Headers,
-    /// Its other hashes; empty in listings.
+    /// Its other hashes; without the checksum in listings.
     pub digests: Digests,
+    /// By what the user sorts it; empty in listings.
+    pub tags: Vec<(String, String)>,
 }
 
 /// How sure an answer must be.

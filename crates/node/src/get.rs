@@ -125,6 +125,7 @@ fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInf
         meta: record.meta.clone(),
         headers: record.headers.clone(),
         digests: record.digests.clone(),
+        tags: record.tags.clone(),
     }
 }
 

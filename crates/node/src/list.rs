@@ -302,7 +302,8 @@ fn object(bucket: &str, key: &str, summary: &Summary) -> ObjectInfo {
         modified: summary.modified,
         meta: UserMeta::default(),
         headers: Headers::default(),
-        digests: Digests::default(),
+        digests: Digests { md5: summary.md5, parts: summary.parts, ..Digests::default() },
+        tags: Vec::new(),
     }
 }
 

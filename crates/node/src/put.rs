@@ -18,7 +18,7 @@ use pando_core::{
     id::{NodeId, Partition, WriteId},
     manifest::{Builder, ChunkRef, Finish, Tree},
     name::RegisterName,
-    record::{Body, Digests, MAX_INLINE, Record},
+    record::{Body, Digests, MAX_INLINE, Record, check_tags},
     register::State,
     seal::{self, CHUNK, Sealed, TreeHash},
     wire::{Reply, Request},
@@ -56,6 +56,7 @@ impl Inner {
     ) -> Result<Stored, Error> {
         let name = RegisterName::object(bucket, key)?;
         options.meta.check(&options.headers)?;
+        check_tags(&options.tags)?;
         let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
         let mut head = Vec::new();
         // What can be known to fail fails before the data is read.
@@ -88,6 +89,7 @@ impl Inner {
             body: body.seal(self.key()?, &name, &version),
             headers: options.headers,
             digests,
+            tags: options.tags,
         };
         let mut stored = self.commit(&name, version, &record, options.condition).await?;
         if let Some(kept) = kept {

@@ -194,12 +194,10 @@ pub(crate) fn summary(name: &RegisterName, accepted: &Accepted) -> Result<Option
     let value = &accepted.value;
     let Some((bytes, etag)) = value.present().zip(value.write_id()) else { return Ok(None) };
     if name.bucket_name().is_some() {
-        let modified = BucketRecord::decode(bytes)?.created;
-        return Ok(Some(Summary { size: 0, modified, etag, hash: [0; 32] }));
+        return Ok(Some(Summary::of_other(BucketRecord::decode(bytes)?.created, etag)));
     }
     if name.access_key_id().is_some() {
-        let modified = AccessKeyRecord::decode(bytes)?.created;
-        return Ok(Some(Summary { size: 0, modified, etag, hash: [0; 32] }));
+        return Ok(Some(Summary::of_other(AccessKeyRecord::decode(bytes)?.created, etag)));
     }
     Ok(Some(Record::decode(bytes)?.summary(etag)))
 }

@@ -14,7 +14,7 @@ use pando_node::{
 use crate::grove::{Grove, content, files_below, get, put};
 
 fn md5(byte: u8) -> Digests {
-    Digests { md5: Some([byte; 16]), checksum: None }
+    Digests { md5: Some([byte; 16]), ..Digests::default() }
 }
 
 async fn put_if(node: &Node, condition: Condition, digests: Digests) -> Result<Stored, Error> {
@@ -78,7 +78,8 @@ async fn secrets_are_sealed_on_disk() {
 async fn headers_and_digests_are_kept() {
     let grove = Grove::of(1).await;
     let headers = Headers { cache_control: Some("no-store".into()), ..Headers::default() };
-    let digests = Digests { md5: Some([1; 16]), checksum: Some(Checksum::Crc64Nvme([2; 8])) };
+    let digests =
+        Digests { md5: Some([1; 16]), checksum: Some(Checksum::Crc64Nvme([2; 8])), ..Digests::default() };
     for bytes in [content(1, 10), content(1, CHUNK + 1)] {
         let options = PutOptions { headers: headers.clone(), ..PutOptions::default() };
         let node = grove.node(0);
