@@ -36,7 +36,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 pub(crate) async fn collect(inner: Arc<Inner>) {
     let pause = (inner.grace / 10).clamp(PAUSE.0, PAUSE.1);
     loop {
-        match inner.store.due(sys::now_ms(), BATCH).await {
+        match inner.store.due(inner.steady_ms(), BATCH).await {
             Ok(due) => {
                 let full = due.len() == BATCH;
                 let looks = due.into_iter().map(|(version, name)| {
@@ -58,10 +58,11 @@ async fn look_at(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) {
     let again = match is_needed(inner, version, name).await {
         Ok(true) if !pando_core::mutant("release-current") => inner.grace * AGAIN + sys::jitter(inner.grace),
         Ok(_) => {
-            match inner.store.release(version).await {
-                Ok(released) => {
+            match inner.store.release(version, inner.steady_ms()).await {
+                Ok(Some(released)) => {
                     tracing::info!(object = %name, chunks = released.chunks, bytes = released.bytes, "freed");
                 }
+                Ok(None) => tracing::debug!(object = %name, "not freed: its upload goes on after all"),
                 Err(error) => tracing::warn!(%error, "freeing goes on later"),
             }
             return;
@@ -72,7 +73,7 @@ async fn look_at(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) {
             (inner.grace / 2).max(PAUSE.0)
         }
     };
-    let due = sys::now_ms() + again.as_millis() as u64;
+    let due = inner.steady_ms() + again.as_millis() as u64;
     if let Err(error) = inner.store.recheck(version, due).await {
         tracing::warn!(%error, "a version will be looked at again too early");
     }

@@ -145,7 +145,7 @@ impl Inner {
                 Ok(Ok((sealed, theirs))) => {
                     versions.extend(theirs);
                     self.pace.take(sealed.len() as u64).await;
-                    let due = sys::now_ms() + self.grace.as_millis() as u64;
+                    let due = self.after_grace();
                     for (version, name) in versions {
                         self.store.write_chunk(chunk, sealed.clone(), version, name, due).await?;
                     }

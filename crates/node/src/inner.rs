@@ -89,6 +89,8 @@ pub(crate) struct Inner {
     endpoint: OnceLock<Endpoint>,
     layout: watch::Sender<Option<Arc<Layout>>>,
     stopping: watch::Sender<bool>,
+    /// When this process started, by the clock on the wall and by the one that never jumps.
+    started: (u64, Instant),
     session: u64,
     counter: AtomicU64,
     turns: Vec<Arc<Semaphore>>,
@@ -144,6 +146,18 @@ pub(crate) enum Unanswered {
 }
 
 impl Inner {
+    /// Unix milliseconds of a clock that never jumps while the process runs. What is due is told by it: a wall clock
+    /// that is put right would free in a moment what was to be kept for a day.
+    pub(crate) fn steady_ms(&self) -> u64 {
+        let (wall, since) = self.started;
+        wall + since.elapsed().as_millis() as u64
+    }
+
+    /// When the grace time of what happens now is over, by [`Inner::steady_ms`].
+    pub(crate) fn after_grace(&self) -> u64 {
+        self.steady_ms().saturating_add(self.grace.as_millis() as u64)
+    }
+
     pub(crate) fn new(id: NodeId, store: Store, capacity: u64, grace: Duration, pace: Pace) -> Self {
         Self {
             id,
@@ -167,6 +181,7 @@ impl Inner {
             endpoint: OnceLock::new(),
             layout: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
+            started: (sys::now_ms(), Instant::now()),
             session: u64::from_le_bytes(sys::random()),
             counter: AtomicU64::new(0),
             turns: (0..TURNS).map(|_| Arc::new(Semaphore::new(1))).collect(),

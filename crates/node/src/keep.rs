@@ -15,7 +15,6 @@ use crate::{
     error::Error,
     inner::{Inner, Message, failure},
     peers::Liveness,
-    put::Kept,
     sys::{self, Instant},
 };
 
@@ -23,6 +22,17 @@ use crate::{
 const CHUNK_DEADLINE: Duration = Duration::from_secs(60);
 /// How long, once a majority has a chunk, the other owners may still take before they are owed it.
 const STRAGGLER: Duration = Duration::from_secs(3);
+
+/// A chunk that is kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Who holds it durably; stored then or later.
+    pub(crate) holders: Vec<(NodeId, Instant)>,
+    /// How many of them must go on.
+    pub(crate) needed: usize,
+    /// How many will hold it.
+    pub(crate) wanted: usize,
+}
 
 /// Why one owner did not take a chunk.
 enum Refused {
@@ -57,14 +67,17 @@ impl Inner {
         let mut sends: FuturesUnordered<_> = owners
             .iter()
             .filter(|node| !(skip_down && is_down(node)))
-            .map(|node| async { (*node, self.place(*node, name, version, chunk, &sealed).await) })
+            .map(|node| async {
+                let began = Instant::now();
+                (*node, self.place(*node, name, version, chunk, &sealed).await.map(|()| began))
+            })
             .collect();
         let mut holders = Vec::new();
         let mut refused = Vec::new();
         let mut deadline = Instant::now() + CHUNK_DEADLINE;
         while let Ok(Some((node, placed))) = sys::timeout_at(deadline, sends.next()).await {
             match placed {
-                Ok(()) => holders.push(node),
+                Ok(began) => holders.push((node, began)),
                 Err(why) => refused.push((node, why)),
             }
             if holders.len() == needed {
@@ -72,20 +85,24 @@ impl Inner {
             }
         }
         drop(sends);
-        let missing: Vec<NodeId> = owners.iter().filter(|node| !holders.contains(node)).copied().collect();
+        let holds = |node: &NodeId| holders.iter().any(|(holder, _)| holder == node);
+        let missing: Vec<NodeId> = owners.iter().filter(|node| !holds(node)).copied().collect();
         if missing.is_empty() {
-            return Ok(Kept { copies: holders.len(), wanted: owners.len() });
+            return Ok(Kept { holders, needed, wanted: owners.len() });
         }
         for node in missing.iter().filter(|node| !refused.iter().any(|(other, _)| other == *node)) {
             self.peers.failed(*node);
         }
         let mut candidates = self.candidates(&chunk, &owners).into_iter();
-        let place = async |node: NodeId| (node, self.place(node, name, version, chunk, &sealed).await);
+        let place = async |node: NodeId| {
+            let began = Instant::now();
+            (node, self.place(node, name, version, chunk, &sealed).await.map(|()| began))
+        };
         let mut asked: FuturesUnordered<_> = candidates.by_ref().take(missing.len()).map(place).collect();
         let deadline = Instant::now() + CHUNK_DEADLINE;
         while let Ok(Some((node, placed))) = sys::timeout_at(deadline, asked.next()).await {
             match placed {
-                Ok(()) => holders.push(node),
+                Ok(began) => holders.push((node, began)),
                 Err(why) => {
                     refused.push((node, why));
                     asked.extend(candidates.next().map(place));
@@ -94,10 +111,11 @@ impl Inner {
         }
         drop(asked);
         if holders.len() < needed {
-            return Err(too_few_holders(chunk, needed, owners.len(), &holders, refused));
+            return Err(too_few_holders(chunk, needed, owners.len(), holders.len(), refused));
         }
-        self.note_owed(&holders, missing.into_iter().map(|node| (node, chunk)).collect()).await?;
-        Ok(Kept { copies: holders.len(), wanted: owners.len() })
+        let owed = missing.into_iter().map(|node| (node, chunk)).collect();
+        self.note_owed(&holders.iter().map(|(node, _)| *node).collect::<Vec<_>>(), owed).await?;
+        Ok(Kept { holders, needed, wanted: owners.len() })
     }
 
     /// Members that may hold a chunk for owners that are down or full, the first one first. Each chunk has
@@ -172,7 +190,7 @@ impl Inner {
         sealed: &Bytes,
     ) -> Result<(), Refused> {
         if node == self.id {
-            let due = sys::now_ms() + self.grace.as_millis() as u64;
+            let due = self.after_grace();
             let stored = self.store.write_chunk(chunk, sealed.clone(), version, name.clone(), due).await;
             return stored.map_err(|error| failure(error).into());
         }
@@ -221,11 +239,11 @@ fn too_few_holders(
     chunk: ChunkId,
     needed: usize,
     owners: usize,
-    holders: &[NodeId],
+    holders: usize,
     refused: Vec<(NodeId, Refused)>,
 ) -> Error {
     let full = refused.iter().filter(|(_, why)| matches!(why, Refused::NoSpace)).count();
-    if holders.len() + full >= needed {
+    if holders + full >= needed {
         let who: Vec<String> = refused.iter().map(|(node, _)| node.short()).collect();
         return Error::NoSpace(format!("the owners of a chunk are full ({})", who.join(", ")));
     }
@@ -237,7 +255,7 @@ fn too_few_holders(
         what: format!("chunk {}", chunk.short()),
         needed,
         owners,
-        reachable: holders.len(),
+        reachable: holders,
         missing: refused.into_iter().map(why).collect::<Vec<_>>().join("; "),
     }
 }

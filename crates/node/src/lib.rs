@@ -16,6 +16,7 @@ mod fetch;
 mod files;
 mod get;
 mod heal;
+mod holders;
 mod inner;
 mod join;
 mod keep;

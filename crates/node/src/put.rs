@@ -5,7 +5,7 @@
 //! and go when the grace period is over (see [`crate::collect`]).
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     io,
     pin::{Pin, pin},
     sync::Arc,
@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::stream::{self, StreamExt as _};
 use pando_core::{
-    id::{NodeId, Partition, WriteId},
+    id::{NodeId, WriteId},
     manifest::{Builder, ChunkRef, Finish, Tree},
     name::RegisterName,
     record::{Body, Digests, MAX_INLINE, Record, check_tags},
@@ -29,7 +29,9 @@ use crate::{
     api::{Condition, PutOptions, Stored},
     buffers::Buffer,
     error::Error,
+    holders::{Answer, Holders},
     inner::{Inner, Message, object_of, permit},
+    keep::Kept,
     register::Outcome,
     sys::{self, Instant},
 };
@@ -66,7 +68,7 @@ impl Inner {
             self.check_condition(&name, options.condition),
         )?;
         let version = WriteId(sys::random());
-        let (body, size, hash, digests, kept) = if end {
+        let (body, size, hash, digests, fewest) = if end {
             let hash = *blake3::hash(&head).as_bytes();
             let size = head.len() as u64;
             let digests = digests.await.map_err(Error::Source)?;
@@ -78,7 +80,7 @@ impl Inner {
             let digests = digests.await.map_err(Error::Source)?;
             // However long that took: what is committed must be there.
             upload.stay_alive().await?;
-            (Body::Chunks(tree.into()), size, hash, digests, Some(upload.kept))
+            (Body::Chunks(tree.into()), size, hash, digests, Some(upload.fewest))
         };
         let record = Record {
             size,
@@ -92,9 +94,9 @@ impl Inner {
             tags: options.tags,
         };
         let mut stored = self.commit(&name, version, &record, options.condition).await?;
-        if let Some(kept) = kept {
-            stored.wanted = stored.wanted.min(kept.wanted);
-            stored.copies = stored.copies.min(kept.copies);
+        if let Some(fewest) = fewest {
+            stored.wanted = stored.wanted.min(fewest.wanted);
+            stored.copies = stored.copies.min(fewest.copies);
         }
         Ok(stored)
     }
@@ -203,15 +205,9 @@ impl<T> Drop for Task<T> {
 
 /// The fewest copies of any chunk so far.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kept {
-    pub(crate) copies: usize,
-    pub(crate) wanted: usize,
-}
-
-impl Kept {
-    fn and(self, other: Kept) -> Kept {
-        Kept { copies: self.copies.min(other.copies), wanted: self.wanted.min(other.wanted) }
-    }
+struct Fewest {
+    copies: usize,
+    wanted: usize,
 }
 
 /// One file on its way in.
@@ -224,8 +220,9 @@ struct Upload<'a> {
     tree: TreeHash,
     manifest: Builder,
     in_flight: VecDeque<Task<Result<(Sealed, Kept), Error>>>,
-    kept: Kept,
-    /// When enough members last knew that it goes on.
+    fewest: Fewest,
+    holders: Holders,
+    /// When enough of the holders last knew that it goes on.
     touched: Instant,
 }
 
@@ -240,7 +237,8 @@ impl<'a> Upload<'a> {
             tree: TreeHash::default(),
             manifest: Builder::default(),
             in_flight: VecDeque::new(),
-            kept: Kept { copies: usize::MAX, wanted: usize::MAX },
+            fewest: Fewest { copies: usize::MAX, wanted: usize::MAX },
+            holders: Holders::new(Instant::now(), inner.grace),
             touched: Instant::now(),
         }
     }
@@ -294,9 +292,16 @@ impl<'a> Upload<'a> {
                 Err(_elapsed) => self.stay_alive().await?,
             }
         };
-        self.kept = self.kept.and(kept);
+        self.enter(kept)?;
         self.tree.push(sealed.subtree);
         self.list(0, ChunkRef { id: sealed.id, key: sealed.key }).await
+    }
+
+    /// Notes who holds a chunk.
+    fn enter(&mut self, kept: Kept) -> Result<(), Error> {
+        self.fewest.copies = self.fewest.copies.min(kept.holders.len());
+        self.fewest.wanted = self.fewest.wanted.min(kept.wanted);
+        if self.holders.placed(&kept.holders, kept.needed) { Ok(()) } else { Err(let_go()) }
     }
 
     /// Enters a chunk in the manifest; nodes that are full become chunks themselves.
@@ -313,7 +318,7 @@ impl<'a> Upload<'a> {
         plain.clear();
         plain.extend_from_slice(&node);
         let (sealed, kept) = seal_and_keep(self.inner, &self.name, self.version, plain, 0).await?;
-        self.kept = self.kept.and(kept);
+        self.enter(kept)?;
         Ok(ChunkRef { id: sealed.id, key: sealed.key })
     }
 
@@ -336,21 +341,12 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Tells all members now and then that the upload goes on, so that nobody takes its chunks for strays. If for
-    /// half the grace period so many did not hear it that some chunk might be freed everywhere, it fails: what is
-    /// committed must be there.
+    /// Tells all members now and then that the upload goes on, so that nobody takes its chunks for strays. It fails
+    /// if, of some chunk, so few holders heard it in time that the others may have freed it: what is committed must
+    /// be there.
     async fn stay_alive(&mut self) -> Result<(), Error> {
-        let quiet = self.touched.elapsed();
-        if quiet <= self.inner.grace / 4 {
+        if self.touched.elapsed() <= self.inner.grace / 4 {
             return Ok(());
-        }
-        let too_long = || {
-            let why = "too few nodes could be told in time that this upload goes on; put it again";
-            Err(Error::Timeout(why.into()))
-        };
-        // What was freed meanwhile does not come back by being asked for.
-        if quiet > self.inner.grace / 4 * 3 {
-            return too_long();
         }
         let began = Instant::now();
         let layout = self.inner.layout()?;
@@ -358,21 +354,24 @@ impl<'a> Upload<'a> {
         let inner = self.inner;
         let members: Vec<NodeId> = layout.present().map(|member| member.id).collect();
         let touches = members.into_iter().map(|member| async move {
-            matches!(inner.ask(member, message).await, Ok(Reply::Ok)).then_some(member)
+            let answer = match inner.ask(member, message).await {
+                Ok(Reply::Held(held)) if held.first() == Some(&true) => Answer::Holds,
+                Ok(Reply::Held(_)) => Answer::HoldsNothing,
+                _ => Answer::Silent,
+            };
+            (member, answer)
         });
-        let touched: BTreeSet<NodeId> = stream::iter(touches)
-            .buffer_unordered(TOUCHES)
-            .filter_map(|heard| async move { heard })
-            .collect()
-            .await;
-        let enough = |partition| {
-            let owners = layout.current_quorum(partition);
-            owners.quorum.is_met(|owner| touched.contains(&owners.nodes[usize::from(owner)]))
-        };
-        if Partition::all().all(enough) {
+        let answers: Vec<(NodeId, Answer)> = stream::iter(touches).buffer_unordered(TOUCHES).collect().await;
+        for (member, answer) in answers {
+            self.holders.answered(member, began, answer);
+        }
+        if !self.holders.enough_hold() {
+            return Err(let_go());
+        }
+        if self.holders.enough_heard(began) {
             self.touched = began;
         } else if self.touched.elapsed() > self.inner.grace / 2 {
-            return too_long();
+            return Err(let_go());
         }
         Ok(())
     }
@@ -389,6 +388,12 @@ impl<'a> Upload<'a> {
         };
         Ok((tree, self.size, std::mem::take(&mut self.tree).finish()))
     }
+}
+
+/// Too few of a chunk's holders are known to hold on.
+fn let_go() -> Error {
+    let why = "too few nodes could be told in time that this upload goes on; put it again";
+    Error::Timeout(why.into())
 }
 
 async fn seal_and_keep(

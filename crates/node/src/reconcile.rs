@@ -356,7 +356,7 @@ async fn adopt_version(
             return Ok(0);
         }
     }
-    let due = sys::now_ms() + inner.grace.as_millis() as u64;
+    let due = inner.after_grace();
     let held = inner.store.claim(version, name, &chunks, due).await?;
     let missing: Vec<(NodeId, ChunkId)> =
         chunks.iter().zip(&held).filter(|(_, held)| !**held).map(|(chunk, _)| (inner.id, *chunk)).collect();

@@ -138,7 +138,7 @@ async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Resul
         Request::References(request) => references(inner, request).await?,
         Request::Tombs { layout, tombs, purge } => purge::serve(inner, layout, tombs, purge).await?,
         Request::Offer(offer) => {
-            let due = sys::now_ms() + inner.grace.as_millis() as u64;
+            let due = inner.after_grace();
             Reply::Held(store.claim(offer.version, offer.name, &offer.chunks, due).await?)
         }
         Request::Owe(entries) => {
@@ -147,16 +147,13 @@ async fn try_answer(inner: &Arc<Inner>, peer: NodeId, request: Request) -> Resul
             Reply::Ok
         }
         Request::Recheck(versions) => {
-            let due = sys::now_ms() + inner.grace.as_millis() as u64;
+            let due = inner.after_grace();
             for version in versions {
                 store.recheck_by(version, due).await?;
             }
             Reply::Ok
         }
-        Request::Touch(version) => {
-            store.postpone(version, sys::now_ms() + inner.grace.as_millis() as u64).await?;
-            Reply::Ok
-        }
+        Request::Touch(version) => Reply::Held(vec![store.postpone(version, inner.after_grace()).await?]),
         Request::Suspect(chunk) => {
             inner.suspect_here(chunk);
             Reply::Ok
@@ -306,7 +303,7 @@ async fn store_chunk(
     // A peer that trickles must not keep the place; dropping the exchange closes its connection.
     let Ok(read) = sys::timeout(CHUNK_BODY, exchange.read_exact(&mut sealed)).await else { return Ok(()) };
     read?;
-    let due = sys::now_ms() + inner.grace.as_millis() as u64;
+    let due = inner.after_grace();
     let stored = inner.store.write_chunk(chunk, sealed.freeze(), version, name, due).await;
     let answer = match stored {
         Ok(()) => StreamReply::Stored,

@@ -16,6 +16,7 @@ pub const REGRESSIONS: &[(&str, u64)] = &[
     ("an upload that was silent for longer than the grace time lost chunks", 166),
     ("an upload that was silent for longer than the grace time lost chunks", 241),
     // Worlds of today.
+    ("an upload went on though the holders of a chunk had not heard of it, only other owners", 1219),
     ("a newcomer that was admitted and did not hear it could not join while a majority needed it", 2480),
     ("the world gave nine nodes on a slow network too little time to join", 3696),
     ("the world drained a node before those that were to take its place had joined", 4585),

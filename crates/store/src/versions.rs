@@ -34,6 +34,9 @@ pub const MAX_BATCH: usize = 4096;
 /// that share their locks wait.
 const RELEASE_BATCH: usize = 32;
 
+/// When a version is due that is being released.
+const DOOMED: u64 = 0;
+
 /// How many references are shown.
 const SHOWN: usize = 16;
 
@@ -101,13 +104,17 @@ impl Store {
         .await
     }
 
-    /// The version is being written still: it is not to be checked before `due`.
-    pub async fn postpone(&self, version: WriteId, due: u64) -> Result<(), Error> {
+    /// The version is being written still: it is not to be checked before `due`. `false`: nothing is held for it
+    /// here, or not for long.
+    pub async fn postpone(&self, version: WriteId, due: u64) -> Result<bool, Error> {
         self.change(2, move |group| match group.version(version)? {
-            Some(known) if known.due.is_some_and(|known| known < due) => {
-                group.put_version(version, &Version { due: Some(due), ..known })
+            None | Some(Version { due: Some(DOOMED), .. }) => Ok(false),
+            Some(known) => {
+                if known.due.is_some_and(|known| known < due) {
+                    group.put_version(version, &Version { due: Some(due), ..known })?;
+                }
+                Ok(true)
             }
-            _ => Ok(()),
         })
         .await
     }
@@ -120,12 +127,25 @@ impl Store {
         .await
     }
 
-    /// The version is dead: drops its references, and deletes chunks that have none left.
-    pub async fn release(&self, version: WriteId) -> Result<Released, Error> {
-        self.to_the_end(|store| async move {
+    /// The version is dead: drops its references, and deletes chunks that have none left. `None`: it is not due at
+    /// `now_ms`, since someone postponed it after it was found dead, and nothing changed.
+    pub async fn release(&self, version: WriteId, now_ms: u64) -> Result<Option<Released>, Error> {
+        self.to_the_end(move |store| async move {
+            // From here on nobody is told that something is held for it, and nothing more is taken for it.
+            let doomed = store.submit(2, move |group| match group.version(version)? {
+                Some(known) if known.due.is_none_or(|due| due > now_ms) => Ok(false),
+                Some(known) => {
+                    group.put_version(version, &Version { due: Some(DOOMED), ..known })?;
+                    Ok(true)
+                }
+                None => Ok(true),
+            });
+            if !doomed.await? {
+                return Ok(None);
+            }
             let mut released = Released::default();
             while store.release_batch(version, &mut released).await? {}
-            Ok(released)
+            Ok(Some(released))
         })
         .await
     }
@@ -266,6 +286,9 @@ pub(crate) fn register(
         return Err(Error::Malformed { what: "a version that is a write to another register" });
     }
     group.grow()?;
+    if known.as_ref().is_some_and(|known| known.due == Some(DOOMED)) {
+        return Err(Error::Malformed { what: "a version that was given up" });
+    }
     let due = known.and_then(|known| known.due).unwrap_or(0).max(due);
     group.put_version(version, &Version { due: Some(due), name: name.clone() })
 }

@@ -279,7 +279,7 @@ proptest! {
                     },
                     // A version is a write to one register.
                     3 => store.write_chunk(id, bytes, version, super::name("v"), 0).await.unwrap(),
-                    4 => drop(store.release(version).await.unwrap()),
+                    4 => drop(store.release(version, u64::MAX).await.unwrap()),
                     _ => drop(store.evict(id, &[version]).await.unwrap()),
                 }
             }

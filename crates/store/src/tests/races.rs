@@ -49,7 +49,7 @@ async fn while_a_released_chunk_goes_it_is_not_held_and_a_write_waits() {
 
     let releasing = tokio::spawn({
         let store = store.clone();
-        async move { store.release(ONE).await }
+        async move { store.release(ONE, u64::MAX).await }
     });
     gate.came.recv().await.unwrap();
     // The file is still there; its row is not.
@@ -79,7 +79,8 @@ async fn a_claim_that_comes_first_keeps_the_chunk() {
     let (id, bytes) = chunk("a");
     store.write_chunk(id, bytes, ONE, name("one"), 10).await.unwrap();
     let ids = [id];
-    let (held, released) = tokio::join!(store.claim(TWO, name("two"), &ids, 10), store.release(ONE));
+    let (held, released) =
+        tokio::join!(store.claim(TWO, name("two"), &ids, 10), store.release(ONE, u64::MAX));
     assert_eq!(held.unwrap(), [true]);
     assert_eq!(released.unwrap().chunks, 0);
     assert_eq!(store.verify(id).await.unwrap(), ChunkState::Good);
@@ -104,7 +105,7 @@ async fn a_chunk_on_its_way_in_is_not_held_until_it_is_durable() {
     // A release and a close that come now wait until the chunk arrived.
     let releasing = tokio::spawn({
         let store = store.clone();
-        async move { store.release(ONE).await }
+        async move { store.release(ONE, u64::MAX).await }
     });
     gate.go.send(()).unwrap();
     writing.await.unwrap().unwrap();
