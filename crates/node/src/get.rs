@@ -75,7 +75,7 @@ impl Inner {
         consistency: Consistency,
     ) -> Result<Object, Error> {
         let (name, record, version) = self.find(bucket, key, consistency).await?;
-        let range = resolve(range, record.size)?;
+        let range = range.map_or(Ok(0..record.size), |range| range.of(record.size))?;
         let source = match record.open(self.key()?, &name, &version)? {
             Body::Inline(bytes) => Source::Inline(bytes.slice(range.start as usize..range.end as usize)),
             Body::Chunks(_) if range.is_empty() => Source::Inline(Bytes::new()),
@@ -129,17 +129,18 @@ fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInf
     }
 }
 
-/// The bytes that a range means for an object of `size` bytes (RFC 9110, section 14.1.2).
-fn resolve(range: Option<ByteRange>, size: u64) -> Result<Range<u64>, Error> {
-    let outside = |start, end| Err(Error::Range { start, end, size });
-    match range {
-        None => Ok(0..size),
-        Some(ByteRange::Inclusive(start, end)) if start > end || start >= size => outside(start, end),
-        Some(ByteRange::Inclusive(start, end)) => Ok(start..size.min(end.saturating_add(1))),
-        Some(ByteRange::From(start)) if start >= size => outside(start, size),
-        Some(ByteRange::From(start)) => Ok(start..size),
-        Some(ByteRange::Last(0)) => outside(size, size),
-        Some(ByteRange::Last(count)) => Ok(size.saturating_sub(count)..size),
+impl ByteRange {
+    /// The bytes that it means for an object of `size` bytes (RFC 9110, section 14.1.2); [`Error::Range`] if none.
+    pub fn of(self, size: u64) -> Result<Range<u64>, Error> {
+        let outside = |start, end| Err(Error::Range { start, end, size });
+        match self {
+            ByteRange::Inclusive(start, end) if start > end || start >= size => outside(start, end),
+            ByteRange::Inclusive(start, end) => Ok(start..size.min(end.saturating_add(1))),
+            ByteRange::From(start) if start >= size => outside(start, size),
+            ByteRange::From(start) => Ok(start..size),
+            ByteRange::Last(0) => outside(size, size),
+            ByteRange::Last(count) => Ok(size.saturating_sub(count)..size),
+        }
     }
 }
 
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn ranges_mean_what_http_means() {
-        let resolve = |range, size| resolve(Some(range), size).ok();
+        let resolve = |range: ByteRange, size| range.of(size).ok();
         assert_eq!(resolve(ByteRange::Inclusive(0, 9), 100), Some(0..10));
         assert_eq!(resolve(ByteRange::Inclusive(90, 500), 100), Some(90..100));
         assert_eq!(resolve(ByteRange::Inclusive(5, u64::MAX), 100), Some(5..100));

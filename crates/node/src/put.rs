@@ -59,7 +59,6 @@ impl Inner {
         let name = RegisterName::object(bucket, key)?;
         options.meta.check(&options.headers)?;
         check_tags(&options.tags)?;
-        let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
         let mut head = Vec::new();
         // What can be known to fail fails before the data is read.
         let (end, (), ()) = tokio::try_join!(
@@ -74,6 +73,8 @@ impl Inner {
             let digests = digests.await.map_err(Error::Source)?;
             (Body::Inline(head.into()), size, hash, digests, None)
         } else {
+            // Not before the first bytes came: who sends none holds no place.
+            let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
             let mut upload = Upload::new(self, name.clone(), version);
             upload.read(reader, head).await?;
             let (tree, size, hash) = upload.finish().await?;
@@ -154,7 +155,7 @@ impl Inner {
 }
 
 /// Whether a condition holds for an object that is `current`, if it is there.
-fn check(condition: Condition, current: Option<&(Record, WriteId)>) -> Result<(), Error> {
+pub(crate) fn check(condition: Condition, current: Option<&(Record, WriteId)>) -> Result<(), Error> {
     let version = current.map(|(_, version)| *version);
     let holds = match condition {
         Condition::None => true,

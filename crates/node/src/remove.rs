@@ -5,15 +5,22 @@ use std::sync::Arc;
 use pando_core::{id::WriteId, name::RegisterName, register::State};
 
 use crate::{
+    api::Condition,
     error::Error,
     inner::{Inner, object_of},
+    put,
     register::Outcome,
     sys,
 };
 
 impl Inner {
-    /// See [`crate::Node::remove`].
-    pub(crate) async fn remove(self: &Arc<Self>, bucket: &str, key: &str) -> Result<(), Error> {
+    /// See [`crate::Node::remove_if`].
+    pub(crate) async fn remove_if(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<(), Error> {
         let name = RegisterName::object(bucket, key)?;
         let mut removed = None;
         let outcome = self
@@ -22,6 +29,9 @@ impl Inner {
                 value => {
                     // A record that can't be read can still be removed.
                     removed = object_of(value).unwrap_or_default();
+                    if condition != Condition::None {
+                        put::check(condition, removed.as_ref())?;
+                    }
                     Ok(State::Absent)
                 }
             })

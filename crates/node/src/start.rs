@@ -26,8 +26,8 @@ use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
     api::{
-        AccessKey, BucketInfo, ByteRange, CheckProgress, CheckReport, Config, Consistency, Ended, KeyInfo,
-        ListPage, ListQuery, ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
+        AccessKey, BucketInfo, ByteRange, CheckProgress, CheckReport, Condition, Config, Consistency, Ended,
+        KeyInfo, ListPage, ListQuery, ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
     },
     collect,
     error::Error,
@@ -227,7 +227,12 @@ impl Node {
 
     /// Removes an object; [`Error::NotFound`] if it is not there.
     pub async fn remove(&self, bucket: &str, key: &str) -> Result<(), Error> {
-        self.inner.remove(bucket, key).await
+        self.inner.remove_if(bucket, key, Condition::None).await
+    }
+
+    /// Removes an object if a condition holds; [`Error::Precondition`] if not.
+    pub async fn remove_if(&self, bucket: &str, key: &str, condition: Condition) -> Result<(), Error> {
+        self.inner.remove_if(bucket, key, condition).await
     }
 
     /// Lists a bucket.
@@ -238,6 +243,11 @@ impl Node {
     /// Makes a bucket.
     pub async fn create_bucket(&self, bucket: &str) -> Result<(), Error> {
         self.inner.create_bucket(bucket).await
+    }
+
+    /// Fails with [`Error::NoSuchBucket`] if there is no such bucket.
+    pub async fn check_bucket(&self, bucket: &str) -> Result<(), Error> {
+        self.inner.check_bucket(bucket).await
     }
 
     /// Lists all buckets.
@@ -288,7 +298,17 @@ impl Node {
 
     /// The network at a glance.
     pub async fn status(&self) -> Result<Status, Error> {
-        self.inner.status().await
+        self.inner.status(true).await
+    }
+
+    /// As [`Node::status`], without counting the objects: answered from memory, for monitors that ask often.
+    pub async fn vitals(&self) -> Result<Status, Error> {
+        self.inner.status(false).await
+    }
+
+    /// Whether everything can be read and written now, as far as this node knows who is up; else why not.
+    pub fn health(&self) -> Result<(), Error> {
+        self.inner.health()
     }
 
     /// The member whose id starts with `text`.

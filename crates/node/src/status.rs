@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pando_core::{name::RegisterName, seal::CHUNK};
+use pando_core::{
+    id::{NodeId, Partition},
+    layout::Owners,
+    name::RegisterName,
+    seal::CHUNK,
+};
 use pando_store::Paged;
 
 use crate::{
@@ -18,7 +23,7 @@ const COUNTING: Duration = Duration::from_secs(2);
 
 impl Inner {
     /// See [`crate::Node::status`].
-    pub(crate) async fn status(self: &Arc<Self>) -> Result<Status, Error> {
+    pub(crate) async fn status(self: &Arc<Self>, count: bool) -> Result<Status, Error> {
         let layout = self.layout()?;
         let owed = self.store.owed_count().await?;
         let node = |member: &pando_core::layout::Member| {
@@ -43,8 +48,28 @@ impl Inner {
             in_transition: layout.previous.is_some(),
             replicas: layout.replicas,
             nodes: layout.present().map(node).collect(),
-            objects: self.count_objects().await,
+            objects: if count { self.count_objects().await } else { None },
             healing: self.healing_status().await?,
+        })
+    }
+
+    /// See [`crate::Node::health`].
+    pub(crate) fn health(&self) -> Result<(), Error> {
+        let layout = self.layout()?;
+        let is_up = |node: &NodeId| *node == self.id || self.peers.liveness(node) == Liveness::Up;
+        let is_served = |partition| {
+            let Owners { nodes, quorum } = layout.partition_quorum(partition);
+            quorum.is_met(|owner| is_up(&nodes[usize::from(owner)]))
+        };
+        let Some(lost) = Partition::all().find(|partition| !is_served(*partition)) else { return Ok(()) };
+        let Owners { nodes, quorum } = layout.partition_quorum(lost);
+        let down: Vec<String> = nodes.iter().filter(|node| !is_up(node)).map(|node| node.short()).collect();
+        Err(Error::NotEnoughNodes {
+            what: "some of the data".to_owned(),
+            needed: quorum.needed(),
+            owners: nodes.len(),
+            reachable: nodes.len() - down.len(),
+            missing: format!("{} do not answer", down.join(", ")),
         })
     }
 

@@ -1,0 +1,326 @@
+//! Bodies of requests and answers: bounded in memory and in time, whatever the other side does.
+//!
+//! A body that comes in is read up to its declared length, hashed on the way, and fails if it ends early, is too
+//! long, or comes too slowly. A body that goes out holds the node's resources only while it flows: a client that
+//! stops reading costs a socket, not one of the few places for gets.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::{Stream, StreamExt as _};
+use pando_core::record::Digests;
+use pando_node::{ByteRange, Consistency, Node, Object};
+use s3s::{
+    StdError,
+    dto::StreamingBlob,
+    stream::{ByteStream, RemainingLength},
+};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    digest::{Algorithm, Hasher},
+    metrics::Metrics,
+};
+
+/// A body up to this length is read and hashed in one go.
+const SMALL: usize = 64 << 10;
+/// Pieces between the connection and the node: some 400 KiB each at most.
+const PIECES: usize = 4;
+/// In each span of this length a client must send …
+const SPAN: Duration = Duration::from_secs(30);
+/// … at least so many bytes: a modem does better, who doesn't holds a place that others wait for.
+const LEAST: u64 = 16 << 10;
+/// Pieces of 64 KiB between the node and the connection.
+const OUTGOING: usize = 4;
+/// A client that takes nothing for so long gives its place to others, and gets it back when it goes on.
+const STALLED: Duration = Duration::from_secs(5);
+/// A client that takes nothing for so long is gone.
+const GONE: Duration = Duration::from_secs(300);
+
+/// Why the body of a request was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the body ended after {0} bytes, before its declared length")]
+    TooShort(u64),
+    #[error("the body is longer than declared")]
+    TooLong,
+    #[error("less than {LEAST} bytes came within {} s", SPAN.as_secs())]
+    TooSlow,
+    #[error("the connection failed: {0}")]
+    Connection(StdError),
+    #[error("the body's SHA-256 is not the one that was signed (x-amz-content-sha256)")]
+    Sha256,
+    #[error("a chunk's or the trailer's signature is wrong")]
+    Signature,
+    #[error("the body is not in the aws-chunked format that its headers declare")]
+    Format,
+    #[error("the {0} is not the one declared")]
+    Digest(&'static str),
+    #[error("{0}")]
+    Trailer(String),
+}
+
+impl BodyError {
+    pub(crate) fn into_io(self) -> io::Error {
+        io::Error::other(self)
+    }
+
+    /// What `s3s` reports of a stream that it verifies. Its error types are private: their names are all there is.
+    fn of_stream(error: StdError) -> Self {
+        let text = error.to_string();
+        let is = |what: &str| text.contains(what);
+        if is("Sha256Mismatch") {
+            BodyError::Sha256
+        } else if is("SignatureMismatch") {
+            BodyError::Signature
+        } else if is("LengthMismatch") {
+            BodyError::TooLong
+        } else if is("StreamError: Incomplete") {
+            BodyError::TooShort(0)
+        } else if is("AwsChunkedStreamError") && !is("Underlying") {
+            BodyError::Format
+        } else {
+            BodyError::Connection(error)
+        }
+    }
+}
+
+/// A request's body on its way in.
+pub(crate) struct Incoming {
+    /// The bytes, for the node.
+    pub(crate) reader: Pieces,
+    /// The hashes, once all was read.
+    pub(crate) digests: Pending,
+}
+
+/// Hashes that are known, or come when the reader is through.
+pub(crate) enum Pending {
+    Known(Digests),
+    Beside(oneshot::Receiver<Digests>),
+}
+
+impl Pending {
+    pub(crate) async fn get(self) -> io::Result<Digests> {
+        match self {
+            Pending::Known(digests) => Ok(digests),
+            Pending::Beside(digests) => {
+                digests.await.map_err(|_| io::Error::other("the body was not read to its end"))
+            }
+        }
+    }
+}
+
+/// Where bytes come from, piece by piece.
+pub(crate) struct Pieces {
+    at_hand: Bytes,
+    more: Option<mpsc::Receiver<Result<Bytes, BodyError>>>,
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.at_hand.is_empty() {
+            let Some(more) = &mut self.more else { return Poll::Ready(Ok(())) };
+            match std::task::ready!(more.poll_recv(context)) {
+                Some(Ok(piece)) => self.at_hand = piece,
+                Some(Err(error)) => return Poll::Ready(Err(error.into_io())),
+                None => self.more = None,
+            }
+        }
+        let count = self.at_hand.len().min(into.remaining());
+        into.put_slice(&self.at_hand[..count]);
+        self.at_hand.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Takes a body of `length` bytes (if that is known) and hashes it.
+pub(crate) async fn take(
+    body: Option<StreamingBlob>,
+    length: Option<u64>,
+    algorithm: Algorithm,
+    metrics: &Arc<Metrics>,
+) -> Result<Incoming, BodyError> {
+    let mut source = Source { body, length, read: 0, span: Instant::now() + SPAN, in_span: 0 };
+    let mut head = Vec::new();
+    let mut hasher = Hasher::new(algorithm);
+    while head.len() <= SMALL {
+        match source.next().await? {
+            Some(piece) => {
+                hasher.update(&piece);
+                head.extend_from_slice(&piece);
+            }
+            None => {
+                metrics.bytes_in(head.len() as u64);
+                return Ok(Incoming {
+                    reader: Pieces { at_hand: head.into(), more: None },
+                    digests: Pending::Known(hasher.finish()),
+                });
+            }
+        }
+    }
+    metrics.bytes_in(head.len() as u64);
+    let (hashing, digests) = hasher.beside();
+    let (sender, more) = mpsc::channel(PIECES);
+    let metrics = Arc::clone(metrics);
+    // Ends when the body does, or when the node has dropped the reader.
+    tokio::spawn(async move {
+        loop {
+            let piece = match source.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return,
+                Err(error) => {
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+            };
+            metrics.bytes_in(piece.len() as u64);
+            // The node's own pace is no fault of the client's.
+            let waited = Instant::now();
+            if hashing.send(piece.clone()).await.is_err() || sender.send(Ok(piece)).await.is_err() {
+                return;
+            }
+            source.span += waited.elapsed();
+        }
+    });
+    Ok(Incoming {
+        reader: Pieces { at_hand: head.into(), more: Some(more) },
+        digests: Pending::Beside(digests),
+    })
+}
+
+struct Source {
+    body: Option<StreamingBlob>,
+    length: Option<u64>,
+    read: u64,
+    /// When the span ends that is counted now.
+    span: Instant,
+    in_span: u64,
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let Some(body) = &mut self.body else { return self.end() };
+        loop {
+            match timeout_at(self.span, body.next()).await {
+                Ok(Some(Ok(piece))) => {
+                    self.read += piece.len() as u64;
+                    self.in_span += piece.len() as u64;
+                    if self.length.is_some_and(|length| self.read > length) {
+                        return Err(BodyError::TooLong);
+                    }
+                    return Ok(Some(piece));
+                }
+                Ok(Some(Err(error))) => return Err(BodyError::of_stream(error)),
+                Ok(None) => return self.end(),
+                Err(_) if self.in_span < LEAST => return Err(BodyError::TooSlow),
+                Err(_) => {
+                    self.in_span = 0;
+                    self.span = Instant::now() + SPAN;
+                }
+            }
+        }
+    }
+
+    fn end(&self) -> Result<Option<Bytes>, BodyError> {
+        match self.length {
+            Some(length) if length != self.read => Err(BodyError::TooShort(self.read)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// An object's bytes on their way out.
+pub(crate) struct Outgoing {
+    pieces: mpsc::Receiver<Result<Bytes, StdError>>,
+    left: u64,
+}
+
+impl Outgoing {
+    /// Starts delivering.
+    pub(crate) fn start(node: Node, object: Object, metrics: Arc<Metrics>) -> StreamingBlob {
+        let left = object.range.end - object.range.start;
+        let (sender, pieces) = mpsc::channel(OUTGOING);
+        tokio::spawn(async move {
+            if let Err(error) = deliver(node, object, &sender, &metrics).await {
+                tracing::info!(%error, "a download ends early");
+                let _ = timeout(STALLED, sender.send(Err(error))).await;
+            }
+        });
+        StreamingBlob::new(Self { pieces, left })
+    }
+}
+
+async fn deliver(
+    node: Node,
+    object: Object,
+    sender: &mpsc::Sender<Result<Bytes, StdError>>,
+    metrics: &Metrics,
+) -> Result<(), StdError> {
+    let (info, end) = (object.info.clone(), object.range.end);
+    let mut at = object.range.start;
+    let mut object = Some(object);
+    while at < end {
+        let current = match &mut object {
+            Some(current) => current,
+            None => {
+                let range = Some(ByteRange::Inclusive(at, end - 1));
+                let again = node.get(&info.bucket, &info.key, range, Consistency::Linearizable).await?;
+                if again.info.etag != info.etag {
+                    return Err("the object was replaced while the client did not read".into());
+                }
+                object.insert(again)
+            }
+        };
+        let Some(piece) = current.next().await else { break };
+        let piece = piece?;
+        let place = match timeout(STALLED, sender.reserve()).await {
+            Ok(place) => place,
+            Err(_) => {
+                object = None;
+                timeout(GONE, sender.reserve()).await.map_err(|_| "the client stopped reading")?
+            }
+        };
+        // Nobody reads any more: not an error of ours.
+        let Ok(place) = place else { return Ok(()) };
+        at += piece.len() as u64;
+        metrics.bytes_out(piece.len() as u64);
+        place.send(Ok(piece));
+    }
+    Ok(())
+}
+
+impl Stream for Outgoing {
+    type Item = Result<Bytes, StdError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(self.pieces.poll_recv(context));
+        if let Some(Ok(piece)) = &next {
+            self.left -= (piece.len() as u64).min(self.left);
+        }
+        Poll::Ready(match next {
+            // The task ended before it delivered everything: the connection must not look well.
+            None if self.left > 0 => Some(Err("the object could not be delivered to its end".into())),
+            next => next,
+        })
+    }
+}
+
+impl ByteStream for Outgoing {
+    fn remaining_length(&self) -> RemainingLength {
+        usize::try_from(self.left).map_or_else(|_| RemainingLength::unknown(), RemainingLength::new_exact)
+    }
+}

@@ -1,0 +1,66 @@
+//! What went wrong, in S3's codes: each error of a node as the one that clients know how to handle.
+
+use http::StatusCode;
+use pando_core::{name::NameError, record::RecordError};
+use pando_node::Error;
+use s3s::{S3Error, S3ErrorCode};
+
+use crate::body::BodyError;
+
+/// An error with S3's code and our words.
+pub(crate) fn refuse(code: S3ErrorCode, why: impl Into<std::borrow::Cow<'static, str>>) -> S3Error {
+    S3Error::with_message(code, why)
+}
+
+/// What clients are told of an error of the node.
+pub(crate) fn of_node(error: Error) -> S3Error {
+    use S3ErrorCode as Code;
+    let code = match &error {
+        Error::NotFound { .. } => Code::NoSuchKey,
+        Error::NoSuchBucket(_) => Code::NoSuchBucket,
+        Error::BucketExists(_) => Code::BucketAlreadyOwnedByYou,
+        Error::BucketNotEmpty(_) => Code::BucketNotEmpty,
+        Error::NoSuchKey(_) => Code::InvalidAccessKeyId,
+        Error::Precondition { .. } => Code::PreconditionFailed,
+        Error::Range { .. } => Code::InvalidRange,
+        Error::Name(NameError::KeyLength(_)) => Code::KeyTooLongError,
+        Error::Name(NameError::Bucket(_)) => Code::InvalidBucketName,
+        Error::Record(RecordError::MetaTooLarge { .. }) => Code::MetadataTooLarge,
+        Error::Busy(_) => Code::SlowDown,
+        Error::NotEnoughNodes { .. } | Error::Timeout(_) | Error::Stopping => Code::ServiceUnavailable,
+        Error::Source(source) => match source.get_ref().and_then(|inner| inner.downcast_ref::<BodyError>()) {
+            Some(body) => return of_body(body),
+            None => Code::IncompleteBody,
+        },
+        Error::NoSpace(_) => {
+            let mut full = refuse(Code::Custom("InsufficientStorage".into()), error.to_string());
+            full.set_status_code(StatusCode::INSUFFICIENT_STORAGE);
+            return full;
+        }
+        _ => {
+            tracing::warn!(%error, "a request failed");
+            Code::InternalError
+        }
+    };
+    refuse(code, error.to_string())
+}
+
+/// What clients are told of a body that was not taken.
+pub(crate) fn of_body(error: &BodyError) -> S3Error {
+    use S3ErrorCode as Code;
+    let code = match error {
+        BodyError::TooShort(_) | BodyError::TooLong | BodyError::Connection(_) => Code::IncompleteBody,
+        BodyError::TooSlow => Code::RequestTimeout,
+        BodyError::Sha256 => Code::Custom("XAmzContentSHA256Mismatch".into()),
+        BodyError::Signature => Code::SignatureDoesNotMatch,
+        BodyError::Format => Code::InvalidRequest,
+        BodyError::Digest(_) => Code::BadDigest,
+        BodyError::Trailer(_) => Code::Custom("MalformedTrailerError".into()),
+    };
+    let is_custom = matches!(code, Code::Custom(_));
+    let mut refused = refuse(code, error.to_string());
+    if is_custom {
+        refused.set_status_code(StatusCode::BAD_REQUEST);
+    }
+    refused
+}

@@ -1,0 +1,186 @@
+//! The first to see a request: pages for people and monitors, and what is refused before anything else happens.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use pando_node::Node;
+use s3s::{
+    Body, HttpResponse, S3Error, S3ErrorCode,
+    config::{S3Config, StaticConfigProvider},
+    host::MultiDomain,
+    service::{S3Service, S3ServiceBuilder},
+    validation::NameValidation,
+};
+
+use crate::{
+    StartError,
+    auth::{Keys, Operation},
+    error::refuse,
+    metrics::Metrics,
+    s3::Face,
+    signed,
+    wire::PatientBody,
+};
+
+/// Most bytes of a body that is XML: the longest are the names of a thousand objects, and of ten thousand parts.
+const XML: usize = 8 << 20;
+
+/// What stands behind a listening socket.
+pub(crate) struct Front {
+    node: Node,
+    metrics: Arc<Metrics>,
+    /// Whether `/health` and `/metrics` are here.
+    pages: bool,
+    s3: Option<S3Service>,
+    /// Ids of requests: where they start differs with each start.
+    requests: AtomicU64,
+}
+
+/// Which names can be buckets is said by the node.
+struct Names;
+
+impl NameValidation for Names {
+    fn validate_bucket_name(&self, name: &str) -> bool {
+        pando_core::name::RegisterName::bucket(name).is_ok()
+    }
+}
+
+impl Front {
+    /// S3, and the pages if they are wanted here.
+    pub(crate) fn with_s3(
+        node: Node,
+        metrics: Arc<Metrics>,
+        pages: bool,
+        domains: &[String],
+    ) -> Result<Self, StartError> {
+        let keys = Keys::new(node.clone());
+        let mut builder = S3ServiceBuilder::new(Face { node: node.clone(), metrics: metrics.clone() });
+        builder.set_auth(keys.clone());
+        builder.set_access(keys);
+        builder.set_validation(Names);
+        let mut config = S3Config::default();
+        config.xml_max_body_size = XML;
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
+        if !domains.is_empty() {
+            let hosts = MultiDomain::new(domains).map_err(|_| StartError::Domain(domains.join(", ")))?;
+            builder.set_host(hosts);
+        }
+        Ok(Self { node, metrics, pages, s3: Some(builder.build()), requests: first_request() })
+    }
+
+    /// The pages, and nothing else.
+    pub(crate) fn pages_only(node: Node, metrics: Arc<Metrics>) -> Self {
+        Self { node, metrics, pages: true, s3: None, requests: first_request() }
+    }
+
+    /// Answers one request, whatever it is.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let began = Instant::now();
+        let operation = Operation::default();
+        let id = format!("{:016x}", self.requests.fetch_add(1, Ordering::Relaxed));
+        let mut response = self.respond(request, &operation).await;
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert("x-amz-request-id", id);
+        }
+        response.headers_mut().insert(header::SERVER, HeaderValue::from_static("pando"));
+        let status = response.status().as_u16();
+        let name = operation.get().unwrap_or("Other");
+        tracing::debug!(request = id, operation = name, status, "answered");
+        self.metrics.answered(name, status, began.elapsed());
+        Ok(response)
+    }
+
+    async fn respond(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
+        if self.pages && is_for_pages(&request) {
+            if let Some(page) = self.page(&request, operation).await {
+                return page;
+            }
+        }
+        let Some(s3) = &self.s3 else {
+            return text(StatusCode::NOT_FOUND, "there are /health and /metrics here\n");
+        };
+        if let Err(error) = precheck(&request) {
+            return of_error(error);
+        }
+        let mut request = request.map(|body| Body::http_body_unsync(PatientBody::new(body)));
+        request.extensions_mut().insert(operation.clone());
+        match s3.call(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(?error, "a request could not be answered");
+                of_error(S3ErrorCode::InternalError.into())
+            }
+        }
+    }
+
+    async fn page(&self, request: &Request<Incoming>, operation: &Operation) -> Option<Response<Body>> {
+        match request.uri().path() {
+            "/health" => {
+                operation.set("Health");
+                Some(self.health())
+            }
+            "/metrics" => {
+                operation.set("Metrics");
+                let mut page = text(StatusCode::OK, self.metrics.page(&self.node).await);
+                let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                page.headers_mut().insert(header::CONTENT_TYPE, kind);
+                Some(page)
+            }
+            _ => None,
+        }
+    }
+
+    /// 200 if this node can serve everything: a majority of the owners of everything answers it.
+    fn health(&self) -> Response<Body> {
+        match self.node.health() {
+            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        }
+    }
+}
+
+/// A monitor asks without a signature or a query; whoever means a bucket of that name has one of them.
+fn is_for_pages(request: &Request<Incoming>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && request.uri().query().is_none()
+        && !request.headers().contains_key(header::AUTHORIZATION)
+}
+
+fn precheck(request: &Request<Incoming>) -> Result<(), S3Error> {
+    signed::check(request.uri(), request.headers())?;
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_form = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/form-data"));
+    if request.method() == Method::POST && is_form {
+        let why = "uploads by HTML forms (POST policies) are not supported: use a presigned PUT";
+        return Err(refuse(S3ErrorCode::NotImplemented, why));
+    }
+    Ok(())
+}
+
+fn of_error(error: S3Error) -> HttpResponse {
+    match error.to_http_response() {
+        Ok(response) => response,
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the error could not be written\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.into()));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn first_request() -> AtomicU64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    AtomicU64::new((now.as_millis() as u64) << 20)
+}

@@ -1,0 +1,60 @@
+//! The operations of S3, each as the node's operation that it means.
+//!
+//! What `s3s` parsed and authenticated comes in, its answers' shapes go out; what isn't here answers `NotImplemented`.
+
+mod bucket;
+mod list;
+mod object;
+mod remove;
+mod shape;
+
+use std::sync::Arc;
+
+use pando_node::Node;
+use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
+
+use crate::{auth::Caller, metrics::Metrics};
+
+/// The S3 face of a node.
+pub(crate) struct Face {
+    pub(crate) node: Node,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Who makes a request: filled in by the check of access, without which none gets here.
+fn caller<T>(request: &S3Request<T>) -> S3Result<&Caller> {
+    request.extensions.get::<Caller>().ok_or_else(|| s3s::s3_error!(AccessDenied))
+}
+
+macro_rules! operations {
+    ($($module:ident::$name:ident($input:ty) -> $output:ty;)*) => {
+        #[async_trait::async_trait]
+        impl S3 for Face {
+            $(
+                async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                    $module::$name(self, request).await
+                }
+            )*
+        }
+    };
+}
+
+operations! {
+    bucket::create_bucket(CreateBucketInput) -> CreateBucketOutput;
+    bucket::delete_bucket(DeleteBucketInput) -> DeleteBucketOutput;
+    bucket::get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput;
+    bucket::get_bucket_acl(GetBucketAclInput) -> GetBucketAclOutput;
+    bucket::get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput;
+    bucket::head_bucket(HeadBucketInput) -> HeadBucketOutput;
+    bucket::list_buckets(ListBucketsInput) -> ListBucketsOutput;
+    list::list_objects(ListObjectsInput) -> ListObjectsOutput;
+    list::list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
+    object::get_object(GetObjectInput) -> GetObjectOutput;
+    object::get_object_acl(GetObjectAclInput) -> GetObjectAclOutput;
+    object::get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput;
+    object::get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
+    object::head_object(HeadObjectInput) -> HeadObjectOutput;
+    object::put_object(PutObjectInput) -> PutObjectOutput;
+    remove::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
+    remove::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+}

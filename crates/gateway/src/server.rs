@@ -1,0 +1,157 @@
+//! Connections: taken, counted, given their time, and ended.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{front::Front, metrics::Metrics, wire::Patient};
+
+/// Connections at once: an idle one costs some 20 KiB and a file descriptor.
+const CONNECTIONS: usize = 4096;
+/// How long a connection may take to show its next request's head, idle time included.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Most bytes of a request's head, and of what is read ahead of a body; S3's own limit for headers is 8 KiB.
+const HEAD_BYTES: usize = 64 << 10;
+/// Most headers of a request.
+const HEADERS: usize = 100;
+/// How long requests may go on when the gateway stops.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// One listening socket and its connections.
+#[derive(Debug)]
+pub(crate) struct Server {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) fn start(
+        listener: TcpListener,
+        front: Front,
+        tls: Option<TlsAcceptor>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(accept(listener, Arc::new(front), tls, metrics, stopping));
+        Self { address, stop, task }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        // It ends by itself, in bounded time; a panic in it was reported already.
+        let _ = self.task.await;
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    front: Arc<Front>,
+    tls: Option<TlsAcceptor>,
+    metrics: Arc<Metrics>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = told_to(&mut stopping) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, or a connection that ended before it was taken.
+                tracing::debug!(%error, "a connection was not taken");
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            metrics.refused();
+            continue;
+        };
+        let (front, tls, metrics, stopping) = (front.clone(), tls.clone(), metrics.clone(), stopping.clone());
+        connections.spawn(async move {
+            metrics.connected(1);
+            serve(stream, front, tls, stopping).await;
+            metrics.connected(-1);
+            drop(place);
+        });
+    }
+    drop(listener);
+    let ended = timeout(LAST_REQUESTS, async { while connections.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// Waits until the server is told to stop, or is no more.
+async fn told_to(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn serve(
+    stream: TcpStream,
+    front: Arc<Front>,
+    tls: Option<TlsAcceptor>,
+    stopping: watch::Receiver<bool>,
+) {
+    // Without it a small answer waits for the delayed acknowledgement of the one before, 40 ms.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let stream = Patient::new(stream);
+    match tls {
+        None => talk(stream, front, stopping).await,
+        Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => talk(stream, front, stopping).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        },
+    }
+}
+
+async fn talk<S>(stream: S, front: Arc<Front>, mut stopping: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let front = Arc::clone(&front);
+        async move { front.answer(request).await }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told_to(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,153 @@
+//! What is refused of a signature's form before anything else happens, beyond what `s3s` checks.
+//!
+//! `s3s` verifies signatures of version 4 (in headers and in the query), their dates and scopes, and the bodies'
+//! hashes and chunks. Here: no other version; whatever could change a request's meaning is signed, or it is not
+//! there; presigned URLs are good for a week at most; one signature for a request.
+
+use http::{HeaderMap, Uri, header};
+use s3s::{S3Error, S3ErrorCode, S3Result};
+
+use crate::error::refuse;
+
+/// The longest validity of a presigned URL, in seconds: 7 days.
+const LONGEST: u64 = 7 * 24 * 3600;
+
+/// Checks the form of a request's signature, if it has one.
+pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
+    let query = uri.query().unwrap_or_default();
+    let parameter = |wanted: &str| {
+        query.split('&').find_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name == wanted).then_some(value)
+        })
+    };
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let authorization = authorizations.next();
+    let presigned = parameter("X-Amz-Signature").is_some();
+    if authorizations.next().is_some() || (authorization.is_some() && presigned) {
+        return Err(invalid("a request is signed once: by one Authorization header, or by its query"));
+    }
+    if parameter("Signature").is_some() || parameter("AWSAccessKeyId").is_some() {
+        return Err(version_2());
+    }
+    if presigned {
+        let expires = parameter("X-Amz-Expires").and_then(|text| text.parse::<u64>().ok());
+        if !expires.is_some_and(|expires| (1..=LONGEST).contains(&expires)) {
+            let why = format!("X-Amz-Expires is 1 to {LONGEST} seconds (7 days)");
+            return Err(refuse(S3ErrorCode::AuthorizationQueryParametersError, why));
+        }
+        let scope = parameter("X-Amz-Credential").unwrap_or_default().replace("%2F", "/").replace("%2f", "/");
+        check_scope(&scope)?;
+        let signed =
+            parameter("X-Amz-SignedHeaders").unwrap_or_default().replace("%3B", ";").replace("%3b", ";");
+        return check_headers(&signed, headers);
+    }
+    let Some(authorization) = authorization else { return Ok(()) };
+    let text = authorization.to_str().map_err(|_| invalid("the Authorization header is not text"))?;
+    let Some(fields) = text.strip_prefix("AWS4-HMAC-SHA256") else {
+        return Err(if text.starts_with("AWS ") {
+            version_2()
+        } else {
+            invalid("sign with AWS4-HMAC-SHA256")
+        });
+    };
+    let field = |name: &str| {
+        fields
+            .split(',')
+            .find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or_default()
+    };
+    check_scope(field("Credential"))?;
+    check_headers(field("SignedHeaders"), headers)
+}
+
+/// The scope of a credential must be this service.
+fn check_scope(credential: &str) -> S3Result<()> {
+    if credential.ends_with("/s3/aws4_request") {
+        return Ok(());
+    }
+    Err(invalid("the credential's scope must end with /s3/aws4_request"))
+}
+
+/// Everything that means something to S3 must be signed.
+fn check_headers(signed: &str, headers: &HeaderMap) -> S3Result<()> {
+    let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
+    if !is_signed("host") {
+        return Err(invalid("the Host header must be signed"));
+    }
+    let matters = |name: &&header::HeaderName| name.as_str().starts_with("x-amz-");
+    match headers.keys().filter(matters).find(|name| !is_signed(name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let why = format!("there were headers present in the request which were not signed: {name}");
+            Err(refuse(S3ErrorCode::AccessDenied, why))
+        }
+    }
+}
+
+fn version_2() -> S3Error {
+    invalid(
+        "signatures of version 2 are not accepted: use AWS4-HMAC-SHA256 (in s3cmd and boto3, signature version 4)",
+    )
+}
+
+fn invalid(why: &'static str) -> S3Error {
+    refuse(S3ErrorCode::InvalidRequest, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "AWS4-HMAC-SHA256 Credential=PNDO/20260101/us-east-1/s3/aws4_request, \
+                        SignedHeaders=host;x-amz-date, Signature=00";
+
+    fn code(uri: &str, headers: &[(&'static str, &str)]) -> Option<String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        check(&uri.parse().unwrap(), &map).err().map(|error| error.code().as_str().to_owned())
+    }
+
+    #[test]
+    fn good_signatures_pass() {
+        assert_eq!(code("/b/k", &[]), None);
+        assert_eq!(code("/b/k", &[("authorization", GOOD), ("x-amz-date", "d"), ("range", "r")]), None);
+        let url = "/b/k?X-Amz-Expires=604800&X-Amz-Signature=0&X-Amz-SignedHeaders=host&\
+                   X-Amz-Credential=PNDO%2F20260101%2Fus-east-1%2Fs3%2Faws4_request";
+        assert_eq!(code(url, &[]), None);
+    }
+
+    #[test]
+    fn what_is_not_signed_is_refused() {
+        let unsigned = [("authorization", GOOD), ("x-amz-date", "d"), ("x-amz-meta-a", "b")];
+        assert_eq!(code("/b/k", &unsigned).as_deref(), Some("AccessDenied"));
+        let no_host = GOOD.replace("host;", "");
+        assert_eq!(code("/b/k", &[("authorization", &no_host)]).as_deref(), Some("InvalidRequest"));
+        let url = "/b/k?X-Amz-Expires=60&X-Amz-Signature=0&X-Amz-SignedHeaders=host&\
+                   X-Amz-Credential=P%2F20260101%2Fus-east-1%2Fs3%2Faws4_request";
+        assert_eq!(code(url, &[("x-amz-acl", "public-read")]).as_deref(), Some("AccessDenied"));
+    }
+
+    #[test]
+    fn other_signatures_are_refused() {
+        for headers in [
+            &[("authorization", "AWS key:signature")][..],
+            &[("authorization", "Basic abc")],
+            &[("authorization", GOOD), ("authorization", GOOD)],
+            &[("authorization", &GOOD.replace("/s3/", "/sts/"))],
+        ] {
+            assert_eq!(code("/b/k", headers).as_deref(), Some("InvalidRequest"), "{headers:?}");
+        }
+        assert_eq!(code("/b/k?Signature=0", &[]).as_deref(), Some("InvalidRequest"));
+        assert_eq!(
+            code("/b/k?X-Amz-Signature=0", &[("authorization", GOOD)]).as_deref(),
+            Some("InvalidRequest")
+        );
+        for expires in ["604801", "0", "-1", "x", ""] {
+            let url = format!("/b/k?X-Amz-Signature=0&X-Amz-Expires={expires}");
+            assert_eq!(code(&url, &[]).as_deref(), Some("AuthorizationQueryParametersError"), "{expires}");
+        }
+    }
+}
