@@ -17,8 +17,10 @@ Given again, --zone, --capacity, --listen and --advertise change what the networ
 what it holds moves accordingly.
 
 With --json, one line when the node is ready:
-  {id, network, started, listen, advertised, data, control, ticket}
-`ticket` is null if no invite could be made just now. A node that was drained prints {id, ended} when it has
+  {id, network, started, listen, advertised, data, control, ticket,
+   s3: {endpoint, access_key, secret_key, bucket}, http}
+`ticket` is null if no invite could be made just now; the keys and the bucket are null but for the node that made
+the network, which shows them this once (`pando key create` makes more). A node that was drained prints {id, ended} when it has
 left (`ended` is \"left\"), and exits with 0.";
 const JSON_PUT: &str = "With --json: {bucket, key, size, blake3, etag, copies, wanted}";
 const JSON_GET: &str = "\
@@ -193,6 +195,39 @@ pub(crate) struct Up {
     /// Most bytes a second that healing and scrubbing may move on this node, like 50M
     #[arg(long, value_name = "SIZE|unlimited", value_parser = parse_heal_rate, default_value = "unlimited")]
     pub(crate) heal_rate: HealRate,
+    #[command(flatten)]
+    pub(crate) faces: Faces,
+}
+
+/// What `up` serves over HTTP.
+#[derive(Debug, Args)]
+pub(crate) struct Faces {
+    /// Where to serve S3, or `none` [default: 127.0.0.1:9000, or another port if that is taken]
+    #[arg(long, value_name = "ADDR|none", value_parser = parse_s3)]
+    pub(crate) s3: Option<S3At>,
+    /// Where to serve /health and /metrics [default: beside S3]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Serve S3 and HTTP by TLS only, with this certificate chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Take BUCKET.DOMAIN in the host name for a bucket (virtual-host style); may be given again
+    #[arg(long = "s3-domain", value_name = "DOMAIN")]
+    pub(crate) s3_domains: Vec<String>,
+}
+
+/// Where S3 is served; `None`: nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct S3At(pub(crate) Option<SocketAddr>);
+
+fn parse_s3(text: &str) -> Result<S3At, String> {
+    match text {
+        "none" => Ok(S3At(None)),
+        _ => text.parse().map(|address| S3At(Some(address))).map_err(|_| "IP:PORT, or none".to_owned()),
+    }
 }
 
 /// How long a node must be unreachable to be replaced; `None`: never.

@@ -67,6 +67,7 @@ pub enum StartError {
 pub struct Gateway {
     s3: Option<Server>,
     http: Option<Server>,
+    tls: bool,
 }
 
 impl Gateway {
@@ -84,7 +85,7 @@ impl Gateway {
             (None, Some(http)) => (None, Some(listen(http).await?)),
             (None, None) => (None, None),
         };
-        let s3_pages = http.is_none();
+        let (s3_pages, is_tls) = (http.is_none(), tls.is_some());
         let s3 = match s3 {
             Some(listener) => {
                 let front = Front::with_s3(node.clone(), metrics.clone(), s3_pages, &options.domains)?;
@@ -94,12 +95,18 @@ impl Gateway {
         };
         let http = http
             .map(|listener| Server::start(listener, Front::pages_only(node, metrics.clone()), tls, metrics));
-        Ok(Self { s3, http })
+        Ok(Self { s3, http, tls: is_tls })
     }
 
     /// Where S3 listens.
     pub fn s3_addr(&self) -> Option<SocketAddr> {
         self.s3.as_ref().map(Server::address)
+    }
+
+    /// What clients call S3: `http://ADDRESS`, or https.
+    pub fn s3_url(&self) -> Option<String> {
+        let scheme = if self.tls { "https" } else { "http" };
+        self.s3_addr().map(|address| format!("{scheme}://{address}"))
     }
 
     /// Where health and metrics are, if on a port of their own.

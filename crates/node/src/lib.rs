@@ -47,7 +47,7 @@ pub use error::Error;
 pub use get::Object;
 pub use pando_core as core;
 pub use pando_store::Error as StoreError;
-pub use start::{DEFAULT_PORT, Node, Started};
+pub use start::{DEFAULT_PORT, FIRST_BUCKET, Node, Started};
 
 /// The simulator's clocks and disks.
 #[cfg(feature = "sim")]

@@ -46,7 +46,7 @@ use crate::{
 /// Where a node listens if it is told nothing else and the port is free.
 pub const DEFAULT_PORT: u16 = 7433;
 /// The bucket that every network starts with.
-const FIRST_BUCKET: &str = "default";
+pub const FIRST_BUCKET: &str = "default";
 /// How long stopping waits for what is under way.
 const STOPPING: Duration = Duration::from_secs(8);
 /// How often a node looks whether its store has failed.

@@ -1,12 +1,15 @@
 //! `pando up`: runs a node until a signal ends it.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use pando_node::{Config, DEFAULT_GRACE, Ended, Node, Started};
+use pando_core::access::Grants;
+use pando_gateway::{DEFAULT_S3, Gateway, Options, StartError};
+use pando_node::{AccessKey, Config, DEFAULT_GRACE, Ended, FIRST_BUCKET, Node, Started};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -30,6 +33,8 @@ const STOP: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(up: args::Up, data: PathBuf, out: &mut Output) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    raise_file_limit();
+    let faces = up.faces;
     let config = Config {
         data: data.clone(),
         listen: up.listen,
@@ -46,7 +51,7 @@ pub(crate) async fn run(up: args::Up, data: PathBuf, out: &mut Output) -> anyhow
         started = Node::start(config) => started.map_err(Failure::from).context("can't start")?,
         _ = signals.next() => return Ok(()),
     };
-    let outcome = serve(&node, &data, &mut signals, out).await;
+    let outcome = serve(&node, faces, &data, &mut signals, out).await;
     tokio::select! {
         stopped = timeout(STOP, node.stop()) => match stopped {
             Ok(()) => outcome,
@@ -57,10 +62,17 @@ pub(crate) async fn run(up: args::Up, data: PathBuf, out: &mut Output) -> anyhow
 }
 
 /// Serves until a signal or the end of a drain (well) or a failure of the node (not well).
-async fn serve(node: &Node, data: &Path, signals: &mut Signals, out: &mut Output) -> anyhow::Result<()> {
+async fn serve(
+    node: &Node,
+    faces: args::Faces,
+    data: &Path,
+    signals: &mut Signals,
+    out: &mut Output,
+) -> anyhow::Result<()> {
     let server = Server::start(node.clone(), data).context("can't make the control socket")?;
+    let gateway = open(node, faces).await?;
     let running = async {
-        announce(node, data, server.path(), out).await?;
+        announce(node, &gateway, data, server.path(), out).await?;
         end(node, out).await
     };
     let outcome = tokio::select! {
@@ -70,9 +82,44 @@ async fn serve(node: &Node, data: &Path, signals: &mut Signals, out: &mut Output
             Ok(())
         }
     };
+    let stopped = async { tokio::join!(server.stop(), gateway.stop()) };
     tokio::select! {
-        () = server.stop() => outcome,
+        _ = stopped => outcome,
         name = signals.next() => bail!("{name} while stopping: ended at once"),
+    }
+}
+
+/// Opens the node's HTTP faces. Where nobody said a port, any will do.
+async fn open(node: &Node, faces: args::Faces) -> anyhow::Result<Gateway> {
+    let (s3, any) = match faces.s3 {
+        Some(args::S3At(address)) => (address, None),
+        None => {
+            let usual: SocketAddr = DEFAULT_S3.parse().context("the usual address of S3")?;
+            (Some(usual), Some(SocketAddr::new(usual.ip(), 0)))
+        }
+    };
+    let options = Options {
+        s3,
+        http: faces.http,
+        tls: faces.tls_cert.zip(faces.tls_key),
+        domains: faces.s3_domains,
+    };
+    match (Gateway::start(node.clone(), options.clone()).await, any) {
+        (Err(StartError::Listen { address, .. }), Some(any)) if Some(address) == s3 => {
+            Ok(Gateway::start(node.clone(), Options { s3: Some(any), ..options }).await?)
+        }
+        (started, _) => Ok(started?),
+    }
+}
+
+/// Each connection, chunk and peer takes a file descriptor, and the usual soft limit (1024) is for programs that wait
+/// for them with `select`. Where it can't be raised, the limits of connections still hold.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 
@@ -103,7 +150,13 @@ fn unheard(error: anyhow::Error) -> anyhow::Result<()> {
 }
 
 /// Says who this is, and what to type on the next machine.
-async fn announce(node: &Node, data: &Path, control: &Path, out: &mut Output) -> anyhow::Result<()> {
+async fn announce(
+    node: &Node,
+    gateway: &Gateway,
+    data: &Path,
+    control: &Path,
+    out: &mut Output,
+) -> anyhow::Result<()> {
     let ticket = match timeout(TICKET_PATIENCE, node.invite(FIRST_TICKET)).await {
         Ok(Ok(ticket)) => Some(ticket.to_string()),
         Ok(Err(error)) => {
@@ -117,7 +170,20 @@ async fn announce(node: &Node, data: &Path, control: &Path, out: &mut Output) ->
         Started::Joined => "joined",
         Started::Resumed => "resumed",
     };
+    let key = match (node.started_as(), gateway.s3_addr()) {
+        (Started::Made, Some(_)) => Some(node.create_key("first", Grants::All).await?),
+        _ => None,
+    };
+    let (s3, http) = (gateway.s3_url(), gateway.http_addr());
     let printed = if out.json {
+        let s3 = s3.map(|endpoint| {
+            json!({
+                "endpoint": endpoint,
+                "access_key": key.as_ref().map(|key| key.info.id.clone()),
+                "secret_key": key.as_ref().map(|key| key.secret.reveal()),
+                "bucket": key.as_ref().map(|_| FIRST_BUCKET),
+            })
+        });
         out.value(&json!({
             "id": node.id().to_string(),
             "network": node.network().to_string(),
@@ -127,11 +193,21 @@ async fn announce(node: &Node, data: &Path, control: &Path, out: &mut Output) ->
             "data": data.to_string_lossy(),
             "control": control.to_string_lossy(),
             "ticket": ticket,
+            "s3": s3,
+            "http": http.map(|address| address.to_string()),
         }))
     } else {
-        announce_to_people(node, started, data, ticket.as_deref(), out)
+        let faces = Announced { s3, http, key };
+        announce_to_people(node, started, data, ticket.as_deref(), &faces, out)
     };
     printed.and_then(|()| out.flush()).or_else(unheard)
+}
+
+/// The HTTP faces, for people.
+struct Announced {
+    s3: Option<String>,
+    http: Option<SocketAddr>,
+    key: Option<AccessKey>,
 }
 
 fn announce_to_people(
@@ -139,6 +215,7 @@ fn announce_to_people(
     started: &str,
     data: &Path,
     ticket: Option<&str>,
+    faces: &Announced,
     out: &mut Output,
 ) -> anyhow::Result<()> {
     out.line(format!("node       {} ({started} network {})", node.id().short(), node.network().short()))?;
@@ -146,6 +223,19 @@ fn announce_to_people(
     let reached: Vec<String> = node.advertised().iter().map(ToString::to_string).collect();
     out.line(format!("reached at {}", reached.join(", ")))?;
     out.line(format!("data       {}", data.display()))?;
+    if let Some(s3) = &faces.s3 {
+        out.line(format!("S3         {s3}"))?;
+    }
+    if let Some(http) = faces.http {
+        out.line(format!("HTTP       {http} (/health, /metrics)"))?;
+    }
+    if let Some(key) = &faces.key {
+        out.line("")?;
+        out.line("for S3 clients (shown this once; `pando key create` makes more):")?;
+        out.line(format!("  access key {}", key.info.id))?;
+        out.line(format!("  secret key {}", key.secret.reveal()))?;
+        out.line(format!("  bucket     {FIRST_BUCKET}"))?;
+    }
     out.line("")?;
     match ticket {
         Some(ticket) => {

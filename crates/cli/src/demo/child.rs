@@ -51,7 +51,7 @@ impl Child {
         let errors = File::options().create(true).append(true).open(&log).context("can't make a log file")?;
         let own = std::env::current_exe().context("can't find the pando executable")?;
         let mut process = Command::new(own)
-            .args(["up", "--json", "--data"])
+            .args(["up", "--json", "--s3", "none", "--data"])
             .arg(&data)
             .args(arguments)
             .env_remove("PANDO_DATA")

@@ -270,7 +270,7 @@ pub(crate) fn grove(size: usize) -> Vec<Node> {
 
 /// Starts `pando up` and waits until it is ready.
 fn up(data: &Path, arguments: &[&str]) -> (Process, Value) {
-    let mut command = pando(["up", "--json", "--listen", "127.0.0.1:0", "--data"]);
+    let mut command = pando(["up", "--json", "--listen", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--data"]);
     command.arg(data).args(arguments);
     let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut stdout = BufReader::new(process.0.stdout.take().unwrap());
