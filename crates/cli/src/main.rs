@@ -114,7 +114,8 @@ fn log_to_stderr(cli: &Cli) {
         2 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_env("PANDO_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{level},s3s=off")));
+    let filter =
+        EnvFilter::try_from_env("PANDO_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{level},s3s=off")));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

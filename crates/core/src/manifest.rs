@@ -18,6 +18,8 @@ pub const ENTRY: usize = 64;
 pub const FANOUT: u64 = (CHUNK / ENTRY) as u64;
 /// Most entries that stand in a record itself.
 pub const MAX_ROOTS: usize = 64;
+/// Most entries of a part of an object: ten thousand parts are to fit one chunk.
+pub const MAX_PART_ROOTS: usize = 4;
 /// Most levels of nodes: three list 10^19 bytes and more, all that a size in 64 bits can say.
 pub const MAX_DEPTH: u8 = 3;
 
@@ -42,6 +44,7 @@ pub struct BadNode {
 #[derive(Debug)]
 pub struct Builder {
     fanout: usize,
+    max_roots: usize,
     /// The entries of the node being filled at each level.
     levels: Vec<Vec<ChunkRef>>,
 }
@@ -78,7 +81,12 @@ impl Default for Builder {
 impl Builder {
     /// A builder of smaller nodes than [`FANOUT`], to test the arithmetic without terabytes.
     pub fn with_fanout(fanout: usize) -> Self {
-        Self { fanout, levels: vec![Vec::new()] }
+        Self { fanout, max_roots: MAX_ROOTS, levels: vec![Vec::new()] }
+    }
+
+    /// A builder of the trees of parts: at most [`MAX_PART_ROOTS`] entries at the top.
+    pub fn of_part() -> Self {
+        Self { max_roots: MAX_PART_ROOTS, ..Self::default() }
     }
 
     /// Adds the next entry at `level` (0: a chunk of the file). A node's bytes come back when it is
@@ -102,7 +110,7 @@ impl Builder {
                 return Finish::Node { level: level + 1, bytes };
             }
         }
-        if self.levels[top].len() > MAX_ROOTS {
+        if self.levels[top].len() > self.max_roots {
             let bytes = encode(&std::mem::take(&mut self.levels[top]));
             return Finish::Node { level: top + 1, bytes };
         }

@@ -18,7 +18,7 @@ pub const MAX_KEY: usize = 1024;
 /// Longest bucket name: what S3 allows.
 pub const MAX_BUCKET: usize = 63;
 /// Longest register name: tag, bucket, NUL, key.
-pub const MAX_NAME: usize = 2 + MAX_BUCKET + MAX_KEY;
+pub const MAX_NAME: usize = 2 + MAX_BUCKET + MAX_KEY + PART_SUFFIX;
 
 /// A bucket or key that can't be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum NameError {
     /// Not the id of an access key.
     #[error("{0:?} is not the id of an access key: it is \"{ACCESS_KEY_PREFIX}\" and 16 of A-Z and 2-7")]
     AccessKey(String),
+    /// Not the number of a part.
+    #[error("parts are numbered 1 to {MAX_PARTS}; this one {0}")]
+    PartNumber(u16),
     /// Not a register name (from the wire).
     #[error("malformed register name of {0} bytes")]
     Malformed(usize),
@@ -44,11 +47,20 @@ pub const ACCESS_KEY_LEN: usize = 20;
 /// What the id of each access key starts with, so that people see whose it is.
 pub const ACCESS_KEY_PREFIX: &str = "PNDO";
 
+/// Most parts of an upload; they are numbered from 1.
+pub const MAX_PARTS: u16 = 10_000;
+/// What follows the key in the name of an upload: NUL, and its id in hexadecimal.
+const UPLOAD_SUFFIX: usize = 1 + 2 * WriteId::LEN;
+/// What follows the key in the name of a part: as of its upload, NUL, and its number in five digits.
+const PART_SUFFIX: usize = UPLOAD_SUFFIX + 6;
+
 const BUCKET: u8 = b'b';
 const INVITE: u8 = b'i';
 const ACCESS_KEY: u8 = b'k';
 const LAYOUT: u8 = b'l';
 const OBJECT: u8 = b'o';
+const PART: u8 = b'p';
+const UPLOAD: u8 = b'u';
 
 /// The name of one register.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +107,46 @@ impl RegisterName {
         Ok([&[OBJECT], bucket.as_bytes(), &[0], prefix.as_bytes()].concat())
     }
 
+    /// The register of an upload of several parts to an object.
+    pub fn upload(bucket: &str, key: &str, id: &WriteId) -> Result<Self, NameError> {
+        Self::object(bucket, key)?;
+        let suffix = format!("\0{id}");
+        Ok(Self([&[UPLOAD], bucket.as_bytes(), &[0], key.as_bytes(), suffix.as_bytes()].concat().into()))
+    }
+
+    /// The register of one part of an upload.
+    pub fn part(bucket: &str, key: &str, id: &WriteId, number: u16) -> Result<Self, NameError> {
+        if !(1..=MAX_PARTS).contains(&number) {
+            return Err(NameError::PartNumber(number));
+        }
+        let prefix = Self::part_prefix(bucket, key, id)?;
+        Ok(Self([prefix.as_slice(), format!("{number:05}").as_bytes()].concat().into()))
+    }
+
+    /// What the names of the uploads to a bucket's objects whose keys start with `prefix` start with.
+    pub fn upload_prefix(bucket: &str, prefix: &str) -> Result<Vec<u8>, NameError> {
+        let mut name = Self::object_prefix(bucket, prefix)?;
+        name[0] = UPLOAD;
+        Ok(name)
+    }
+
+    /// What the names of the parts of an upload start with.
+    pub fn part_prefix(bucket: &str, key: &str, id: &WriteId) -> Result<Vec<u8>, NameError> {
+        Self::object(bucket, key)?;
+        let suffix = format!("\0{id}\0");
+        Ok([&[PART], bucket.as_bytes(), &[0], key.as_bytes(), suffix.as_bytes()].concat())
+    }
+
+    /// What the names of all uploads start with.
+    pub fn all_uploads_prefix() -> Vec<u8> {
+        vec![UPLOAD]
+    }
+
+    /// What the names of all parts start with.
+    pub fn all_parts_prefix() -> Vec<u8> {
+        vec![PART]
+    }
+
     /// What the names of all buckets start with.
     pub fn bucket_prefix() -> Vec<u8> {
         vec![BUCKET]
@@ -117,7 +169,7 @@ impl RegisterName {
         Ok(name)
     }
 
-    /// Checks a name that came out of a message: one of the five kinds, within its bounds.
+    /// Checks a name that came out of a message: one of the kinds there are, within its bounds.
     pub fn check(&self) -> Result<(), NameError> {
         let malformed = || NameError::Malformed(self.0.len());
         let (tag, rest) = self.0.split_first().ok_or_else(malformed)?;
@@ -126,8 +178,10 @@ impl RegisterName {
             INVITE => rest.len() == WriteId::LEN,
             ACCESS_KEY => std::str::from_utf8(rest).is_ok_and(|id| check_access_key(id).is_ok()),
             LAYOUT => rest.len() == 8,
-            OBJECT => self.object_parts().is_some_and(|(bucket, key)| {
-                check_bucket(bucket).is_ok() && !key.is_empty() && key.len() <= MAX_KEY
+            OBJECT => self.object_parts().is_some_and(|(bucket, key)| is_object(bucket, key)),
+            UPLOAD => self.upload_parts().is_some_and(|(bucket, key, _)| is_object(bucket, key)),
+            PART => self.part_parts().is_some_and(|(bucket, key, _, number)| {
+                is_object(bucket, key) && (1..=MAX_PARTS).contains(&number)
             }),
             _ => false,
         };
@@ -139,6 +193,21 @@ impl RegisterName {
         let rest = self.0.strip_prefix(&[OBJECT])?;
         let nul = rest.iter().position(|byte| *byte == 0)?;
         Some((std::str::from_utf8(&rest[..nul]).ok()?, std::str::from_utf8(&rest[nul + 1..]).ok()?))
+    }
+
+    /// Bucket, key and id, if this names an upload.
+    pub fn upload_parts(&self) -> Option<(&str, &str, WriteId)> {
+        upload_parts(self.0.strip_prefix(&[UPLOAD])?)
+    }
+
+    /// Bucket, key, the upload's id and the part's number, if this names a part.
+    pub fn part_parts(&self) -> Option<(&str, &str, WriteId, u16)> {
+        let rest = self.0.strip_prefix(&[PART])?;
+        let (upload, number) = rest.split_at_checked(rest.len().checked_sub(6)?)?;
+        let (bucket, key, id) = upload_parts(upload)?;
+        let digits = number.strip_prefix(&[0])?;
+        let number = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
+        Some((bucket, key, id, std::str::from_utf8(number).ok()?.parse().ok()?))
     }
 
     /// The bucket, if this names a bucket.
@@ -176,6 +245,12 @@ impl fmt::Display for RegisterName {
         if let Some(bucket) = self.bucket_name() {
             return write!(f, "bucket {bucket}");
         }
+        if let Some((bucket, key, id)) = self.upload_parts() {
+            return write!(f, "{bucket}/{key}, upload {id}");
+        }
+        if let Some((bucket, key, id, number)) = self.part_parts() {
+            return write!(f, "{bucket}/{key}, part {number} of upload {id}");
+        }
         if let Some(id) = self.access_key_id() {
             return write!(f, "access key {id}");
         }
@@ -190,6 +265,20 @@ impl fmt::Debug for RegisterName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RegisterName({:?})", self.to_string())
     }
+}
+
+fn is_object(bucket: &str, key: &str) -> bool {
+    check_bucket(bucket).is_ok() && !key.is_empty() && key.len() <= MAX_KEY
+}
+
+/// Bucket, key and id; a key may hold NUL, but what follows it has a fixed length.
+fn upload_parts(rest: &[u8]) -> Option<(&str, &str, WriteId)> {
+    let (object, id) = rest.split_at_checked(rest.len().checked_sub(UPLOAD_SUFFIX)?)?;
+    let id = std::str::from_utf8(id.strip_prefix(&[0])?).ok()?;
+    // One text for one id.
+    let id: WriteId = id.parse().ok().filter(|parsed: &WriteId| parsed.to_string() == id)?;
+    let nul = object.iter().position(|byte| *byte == 0)?;
+    Some((std::str::from_utf8(&object[..nul]).ok()?, std::str::from_utf8(&object[nul + 1..]).ok()?, id))
 }
 
 fn check_bucket(bucket: &str) -> Result<(), NameError> {
@@ -216,6 +305,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn uploads_and_parts_are_told_apart_whatever_the_key_holds() {
+        let id = WriteId([0xab; 16]);
+        for key in
+            ["a", "a/b", "a\0", "\0", &format!("x\0{id}"), &format!("x\0{id}\000001"), &"k".repeat(MAX_KEY)]
+        {
+            let upload = RegisterName::upload("photos", key, &id).unwrap();
+            assert_eq!(upload.check(), Ok(()));
+            assert_eq!(upload.upload_parts(), Some(("photos", key, id)));
+            assert_eq!((upload.object_parts(), upload.part_parts()), (None, None));
+            let part = RegisterName::part("photos", key, &id, 7).unwrap();
+            assert_eq!(part.check(), Ok(()));
+            assert_eq!(part.part_parts(), Some(("photos", key, id, 7)));
+            assert!(part.as_bytes().starts_with(&RegisterName::part_prefix("photos", key, &id).unwrap()));
+            assert!(part.as_bytes().len() <= MAX_NAME);
+        }
+        assert!(RegisterName::part("photos", "a", &id, 0).is_err());
+        assert!(RegisterName::part("photos", "a", &id, MAX_PARTS + 1).is_err());
+        for wrong in ["pphotos\0a\0ab\000001", "uphotos\0a", "p", "u", &format!("pphotos\0a\0{id}\0+0001")] {
+            assert!(RegisterName::from_bytes(Bytes::copy_from_slice(wrong.as_bytes())).is_err(), "{wrong:?}");
+        }
+        let upper = format!("uphotos\0a\0{}", id.to_string().to_uppercase());
+        assert!(RegisterName::from_bytes(upper.into_bytes().into()).is_err());
+    }
 
     #[test]
     fn names_have_kinds() {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     id::{NodeId, WriteId},
     manifest::{ChunkRef, Geometry, MAX_DEPTH, MAX_ROOTS, Tree},
-    name::RegisterName,
+    name::{MAX_PARTS, RegisterName},
     seal::{self, CHUNK, NetworkKey},
 };
 
@@ -148,7 +148,7 @@ pub enum Checksum {
 pub struct Record {
     /// Bytes of content.
     pub size: u64,
-    /// BLAKE3 of the whole content.
+    /// BLAKE3 of the whole content; zeros if it is not known, as of an object of several parts.
     pub hash: [u8; 32],
     /// When it was put, in Unix milliseconds by the clock of the node that took it.
     pub modified: u64,
@@ -192,6 +192,57 @@ pub enum Body {
     Inline(Bytes),
     /// In these chunks, or in the chunks that these manifest nodes list (`depth` levels down).
     Chunks(ChunkTree),
+    /// In these parts, one after the other.
+    Parts(Vec<Part>),
+    /// In parts that are listed in a chunk: postcard of `Vec<Part>`, of that many bytes.
+    PartsIn(ChunkRef, u32),
+}
+
+/// A piece of content with chunks of its own, which need not be a multiple of a chunk's length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its bytes.
+    pub size: u64,
+    /// Where they are.
+    pub tree: ChunkTree,
+}
+
+impl Part {
+    /// The list of parts, as it stands in a chunk.
+    pub fn encode_list(parts: &[Part]) -> Vec<u8> {
+        postcard::to_stdvec(parts).expect("parts are plain data")
+    }
+
+    /// A list out of a chunk, for an object of `size` bytes.
+    pub fn decode_list(bytes: &[u8], size: u64) -> Result<Vec<Part>, RecordError> {
+        let malformed = |why: String| RecordError::Malformed { what: "list of parts", why };
+        let parts: Vec<Part> = postcard::from_bytes(bytes).map_err(|why| malformed(why.to_string()))?;
+        match check_parts(&parts, size) {
+            Ok(()) => Ok(parts),
+            Err(why) => Err(malformed(why.to_owned())),
+        }
+    }
+}
+
+fn check_tree(tree: &ChunkTree, size: u64) -> Result<(), &'static str> {
+    if tree.depth > MAX_DEPTH || tree.roots.len() > MAX_ROOTS {
+        return Err("too many levels or entries");
+    }
+    if Geometry::of_size(size, tree.depth).roots() != tree.roots.len() as u64 {
+        return Err("its number of entries does not fit the size");
+    }
+    Ok(())
+}
+
+fn check_parts(parts: &[Part], size: u64) -> Result<(), &'static str> {
+    if parts.len() > usize::from(MAX_PARTS) {
+        return Err("too many parts");
+    }
+    let total = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.size));
+    if total != Some(size) {
+        return Err("its parts are not as long as the whole");
+    }
+    parts.iter().try_for_each(|part| check_tree(&part.tree, part.size))
 }
 
 /// The serialised form of a [`Tree`].
@@ -231,6 +282,23 @@ pub struct Summary {
 pub struct BucketRecord {
     /// When it was made, in Unix milliseconds.
     pub created: u64,
+}
+
+/// An upload of several parts: what was said when it began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadRecord {
+    /// When it began, in Unix milliseconds.
+    pub created: u64,
+    /// What the user says about the object.
+    pub meta: UserMeta,
+    /// How to deliver it.
+    pub headers: Headers,
+    /// By what the user sorts it.
+    pub tags: Vec<(String, String)>,
+    /// The checksum that the client wants, by S3's name; empty: none in particular.
+    pub checksum: String,
+    /// Whether that is to be one of the parts' checksums.
+    pub composite: bool,
 }
 
 /// An invite: made once, used once.
@@ -287,24 +355,24 @@ impl Record {
             .map_err(|_| RecordError::Sealed)?;
         let body = postcard::from_bytes(&plain)
             .map_err(|why| RecordError::Malformed { what: "object body", why: why.to_string() })?;
-        let wrong = |why: &str| Err(RecordError::Malformed { what: "object body", why: why.to_owned() });
-        match &body {
-            Body::Inline(bytes) if bytes.len() as u64 != self.size => wrong("its length is not the size"),
-            Body::Chunks(tree) if tree.depth > MAX_DEPTH || tree.roots.len() > MAX_ROOTS => {
-                wrong("too many levels or entries")
+        let fits = match &body {
+            Body::Inline(bytes) if bytes.len() as u64 != self.size => Err("its length is not the size"),
+            Body::PartsIn(_, len) if *len == 0 || *len as usize > CHUNK => {
+                Err("its list of parts is no chunk")
             }
-            Body::Chunks(tree)
-                if Geometry::of_size(self.size, tree.depth).roots() != tree.roots.len() as u64 =>
-            {
-                wrong("its number of entries does not fit the size")
-            }
-            _ => Ok(body),
+            Body::Inline(_) | Body::PartsIn(..) => Ok(()),
+            Body::Chunks(tree) => check_tree(tree, self.size),
+            Body::Parts(parts) => check_parts(parts, self.size),
+        };
+        match fits {
+            Ok(()) => Ok(body),
+            Err(why) => Err(RecordError::Malformed { what: "object body", why: why.to_owned() }),
         }
     }
 
-    /// How many chunks of content the object has, if it is not inline.
-    pub fn chunk_count(&self) -> u64 {
-        self.size.div_ceil(CHUNK as u64)
+    /// Whether the content may be in chunks: it is too long to stand here, or was put together of parts.
+    pub fn may_have_chunks(&self) -> bool {
+        self.size > MAX_INLINE as u64 || self.hash == [0; 32]
     }
 
     /// What a listing shows.
@@ -330,6 +398,29 @@ impl BucketRecord {
     /// A record from the disk or the wire.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         decode("bucket record", FORMAT, bytes)
+    }
+}
+
+impl UploadRecord {
+    /// The record's bytes.
+    pub fn encode(&self) -> Result<Bytes, RecordError> {
+        self.check()?;
+        Ok(encode(FORMAT, self))
+    }
+
+    /// A record from the disk or the wire.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let record: Self = decode("upload record", FORMAT, bytes)?;
+        record.check()?;
+        Ok(record)
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        if self.checksum.len() > 16 {
+            return Err(RecordError::MetaTooLarge { found: self.checksum.len(), most: 16 });
+        }
+        self.meta.check(&self.headers)?;
+        check_tags(&self.tags)
     }
 }
 
@@ -430,6 +521,38 @@ mod tests {
         assert!(bad.open(&KEY, &name, &version).is_err());
         let (bad, name, version) = record(CHUNK as u64, &Body::Chunks(ChunkTree { depth: 0, roots: vec![] }));
         assert!(bad.open(&KEY, &name, &version).is_err());
+    }
+
+    #[test]
+    fn parts_must_fit_the_whole() {
+        let chunk =
+            |number| ChunkRef { id: crate::id::ChunkId([number; 32]), key: seal::ContentKey([number; 32]) };
+        let part = |size, count: u8| Part {
+            size,
+            tree: ChunkTree { depth: 0, roots: (0..count).map(chunk).collect() },
+        };
+        let open = |size, body: &Body| {
+            let (record, name, version) = record(size, body);
+            record.open(&KEY, &name, &version)
+        };
+        let good = Body::Parts(vec![part(CHUNK as u64 + 1, 2), part(0, 0), part(5, 1)]);
+        assert_eq!(open(CHUNK as u64 + 6, &good).as_ref(), Ok(&good));
+        assert!(open(CHUNK as u64 + 7, &good).is_err());
+        assert!(open(5, &Body::Parts(vec![part(5, 2)])).is_err());
+        assert!(open(u64::MAX, &Body::Parts(vec![part(u64::MAX, 1), part(u64::MAX, 1)])).is_err());
+        assert!(open(5, &Body::PartsIn(chunk(1), CHUNK as u32 + 1)).is_err());
+        let parts = vec![part(5, 1); 3];
+        assert_eq!(Part::decode_list(&Part::encode_list(&parts), 15).as_ref(), Ok(&parts));
+        assert!(Part::decode_list(&Part::encode_list(&parts), 16).is_err());
+        assert!(Part::decode_list(b"xx", 16).is_err());
+    }
+
+    #[test]
+    fn ten_thousand_parts_fit_a_chunk() {
+        let chunk = ChunkRef { id: crate::id::ChunkId([1; 32]), key: seal::ContentKey([1; 32]) };
+        let roots = vec![chunk; crate::manifest::MAX_PART_ROOTS];
+        let part = Part { size: u64::MAX, tree: ChunkTree { depth: MAX_DEPTH, roots } };
+        assert!(Part::encode_list(&vec![part; usize::from(MAX_PARTS)]).len() < CHUNK);
     }
 
     #[test]

@@ -98,6 +98,93 @@ pub struct Stored {
     pub wanted: usize,
 }
 
+/// How to copy.
+#[derive(Clone, Debug, Default)]
+pub struct CopyOptions {
+    /// The version of the source that is meant, if it matters.
+    pub source: Option<WriteId>,
+    /// What must hold of the target.
+    pub condition: Condition,
+    /// What the user says about the copy; `None`: what was said about the source.
+    pub replace: Option<(UserMeta, Headers)>,
+    /// The copy's tags; `None`: the source's.
+    pub tags: Option<Vec<(String, String)>>,
+    /// Whether the copy has the source's time.
+    pub keep_time: bool,
+}
+
+/// How an upload in parts begins.
+#[derive(Clone, Debug, Default)]
+pub struct UploadOptions {
+    /// What the user says about the object.
+    pub meta: UserMeta,
+    /// How to deliver it.
+    pub headers: Headers,
+    /// By what the user sorts it.
+    pub tags: Vec<(String, String)>,
+    /// The name of the checksum that the client wants; kept, not looked at.
+    pub checksum: String,
+    /// Whether that is to be one of the parts' checksums.
+    pub composite: bool,
+}
+
+/// An upload in parts that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadInfo {
+    /// Its id.
+    pub id: WriteId,
+    /// The key of the object that it is to be.
+    pub key: String,
+    /// When it began, in Unix milliseconds.
+    pub created: u64,
+    /// See [`UploadOptions::checksum`]; empty in listings.
+    pub checksum: String,
+    /// See [`UploadOptions::composite`]; `false` in listings.
+    pub composite: bool,
+}
+
+/// A page of uploads, in order of key.
+#[derive(Clone, Debug, Default)]
+pub struct UploadPage {
+    /// The uploads.
+    pub uploads: Vec<UploadInfo>,
+    /// Whether there are more, after the last of these.
+    pub more: bool,
+}
+
+/// A part that was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartInfo {
+    /// Its number.
+    pub number: u16,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was put, in Unix milliseconds.
+    pub modified: u64,
+    /// Its version.
+    pub etag: WriteId,
+    /// Its hashes.
+    pub digests: Digests,
+}
+
+/// A page of parts, in order of number.
+#[derive(Clone, Debug, Default)]
+pub struct PartPage {
+    /// The parts.
+    pub parts: Vec<PartInfo>,
+    /// The last number of this page, if more follow.
+    pub next: Option<u16>,
+}
+
+/// A part that an object is to consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedPart {
+    /// Its number.
+    pub number: u16,
+    /// Its MD5, if it matters.
+    pub md5: Option<[u8; 16]>,
+}
+
 /// What is known of an object.
 #[derive(Clone, Debug)]
 pub struct ObjectInfo {
@@ -107,8 +194,8 @@ pub struct ObjectInfo {
     pub key: String,
     /// Bytes of content.
     pub size: u64,
-    /// BLAKE3 of the content; zeros for a common prefix.
-    pub hash: [u8; 32],
+    /// BLAKE3 of the content, if it is known: that of an object of several parts is not.
+    pub hash: Option<[u8; 32]>,
     /// The version.
     pub etag: WriteId,
     /// When it was put, in Unix milliseconds.

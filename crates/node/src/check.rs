@@ -13,19 +13,17 @@ use bytes::Bytes;
 use pando_core::{
     id::{ChunkId, NodeId, Partition},
     layout::Layout,
-    manifest::ChunkRef,
     name::RegisterName,
-    record::{Body, MAX_INLINE},
+    record::Body,
     register::Ballot,
-    seal::CHUNK,
     wire::{MAX_PAGE, Reply, Request},
 };
 use tokio::sync::watch;
 
 use crate::{
     api::{CheckProblem, CheckProgress, CheckReport},
+    content::Content,
     error::Error,
-    get::Manifest,
     inner::{Inner, Message, object_of},
     sys,
 };
@@ -71,7 +69,12 @@ struct Check<'a> {
 
 impl Check<'_> {
     async fn objects(&mut self) -> Result<(), Error> {
-        let prefix: Bytes = RegisterName::all_objects_prefix().into();
+        self.all_of(RegisterName::all_objects_prefix()).await?;
+        self.all_of(RegisterName::all_parts_prefix()).await
+    }
+
+    async fn all_of(&mut self, prefix: Vec<u8>) -> Result<(), Error> {
+        let prefix = Bytes::from(prefix);
         let mut after = None;
         loop {
             let shown = self.inner.shown(&self.layout, prefix.clone(), after, MAX_PAGE).await?;
@@ -174,32 +177,38 @@ impl Check<'_> {
                 return Ok(());
             }
         };
-        self.report.objects += 1;
+        // Parts of uploads that go on are checked, but are no objects yet.
+        self.report.objects += u64::from(name.object_parts().is_some());
         self.report.bytes += record.size;
-        if record.size <= MAX_INLINE as u64 {
-            return Ok(());
+        let body = record.open(self.inner.key()?, name, &version)?;
+        if let Err(why) = self.content(name, &body, record.size).await {
+            let text = format!("the object's list of chunks can't be read: {why}");
+            self.problem(object_text(name), None, self.inner.id, &text);
         }
-        let Body::Chunks(tree) = record.open(self.inner.key()?, name, &version)? else { return Ok(()) };
-        let mut manifest = Manifest::new(tree, record.size);
+        Ok(())
+    }
+
+    async fn content(&mut self, name: &RegisterName, body: &Body, size: u64) -> Result<(), Error> {
+        let Some(mut content) = Content::open(self.inner, body, size).await? else { return Ok(()) };
+        let list = content.list().map(|(chunk, _)| chunk.id);
+        if let Some(list) = list {
+            self.chunk(name, list).await;
+        }
+        let mut cursor = content.cursor_at(0);
         let mut nodes: BTreeSet<ChunkId> = BTreeSet::new();
-        for index in 0..record.size.div_ceil(CHUNK as u64) {
+        loop {
             let mut on_way: Vec<ChunkId> = Vec::new();
-            let found = manifest.chunk_by(self.inner, index, |node: &ChunkRef| on_way.push(node.id)).await;
+            let found = content.next(self.inner, &mut cursor, |node, _| on_way.push(node.id)).await;
             for node in on_way {
                 if nodes.insert(node) {
                     self.chunk(name, node).await;
                 }
             }
-            match found {
-                Ok(chunk) => self.chunk(name, chunk.id).await,
-                Err(why) => {
-                    let text = format!("the object's list of chunks can't be read: {why}");
-                    self.problem(object_text(name), None, self.inner.id, &text);
-                    break;
-                }
+            match found? {
+                Some(found) => self.chunk(name, found.chunk.id).await,
+                None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     async fn chunk(&mut self, name: &RegisterName, chunk: ChunkId) {

@@ -31,6 +31,15 @@ pub enum Error {
     /// No such access key.
     #[error("there is no access key {0:?}: `pando key ls` lists them")]
     NoSuchKey(String),
+    /// No such upload.
+    #[error("there is no upload {0}: it was completed, aborted or forgotten, or never began")]
+    NoSuchUpload(WriteId),
+    /// An upload has no such part, or another one of this number.
+    #[error("part {0} was not put, or another one under its number since")]
+    NoSuchPart(u16),
+    /// The parts are not in order.
+    #[error("parts are completed in ascending order, each once")]
+    PartOrder,
     /// A condition of the write does not hold. Nothing was changed.
     #[error("precondition failed: {}", describe_current(.current))]
     Precondition {

@@ -8,15 +8,15 @@ use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use pando_core::{
     id::WriteId,
-    manifest::{ChunkRef, Geometry},
     name::RegisterName,
-    record::{Body, ChunkTree, Record},
-    seal::{CHUNK, SEGMENT},
+    record::{Body, Record},
+    seal::SEGMENT,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
     api::{ByteRange, Consistency, ObjectInfo},
+    content::{Content, Cursor, Found},
     error::Error,
     fetch::{Piece, fetch},
     inner::{Inner, object_of, permit},
@@ -78,12 +78,12 @@ impl Inner {
         let range = range.map_or(Ok(0..record.size), |range| range.of(record.size))?;
         let source = match record.open(self.key()?, &name, &version)? {
             Body::Inline(bytes) => Source::Inline(bytes.slice(range.start as usize..range.end as usize)),
-            Body::Chunks(_) if range.is_empty() => Source::Inline(Bytes::new()),
-            Body::Chunks(tree) => {
+            _ if range.is_empty() => Source::Inline(Bytes::new()),
+            body => {
                 let place = permit(&self.limits.gets, QUEUE_PATIENCE, "too many gets at once").await?;
                 Source::Chunks(Box::new(Chunks::new(
                     Arc::clone(self),
-                    tree,
+                    body,
                     record.size,
                     range.clone(),
                     place,
@@ -93,7 +93,7 @@ impl Inner {
         Ok(Object { info: info(bucket, key, &record, version), range, source })
     }
 
-    async fn find(
+    pub(crate) async fn find(
         self: &Arc<Self>,
         bucket: &str,
         key: &str,
@@ -114,12 +114,12 @@ impl Inner {
     }
 }
 
-fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInfo {
+pub(crate) fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInfo {
     ObjectInfo {
         bucket: bucket.to_owned(),
         key: key.to_owned(),
         size: record.size,
-        hash: record.hash,
+        hash: known_hash(&record.hash),
         etag: version,
         modified: record.modified,
         meta: record.meta.clone(),
@@ -127,6 +127,11 @@ fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInf
         digests: record.digests.clone(),
         tags: record.tags.clone(),
     }
+}
+
+/// The BLAKE3 of a content, if it is known.
+pub(crate) fn known_hash(hash: &[u8; 32]) -> Option<[u8; 32]> {
+    Some(*hash).filter(|hash| *hash != [0; 32])
 }
 
 impl ByteRange {
@@ -147,13 +152,14 @@ impl ByteRange {
 /// Delivers a range of a chunked object in order.
 struct Chunks {
     inner: Arc<Inner>,
-    manifest: Manifest,
+    /// What is read: opened when the first bytes are asked for.
+    content: Result<(Content, Cursor), Body>,
     size: u64,
     range: Range<u64>,
     /// Where the next bytes to deliver start.
     at: u64,
-    /// The next chunk to start fetching.
-    index: u64,
+    /// Whether all chunks of the range are being fetched or were.
+    all_started: bool,
     queue: VecDeque<Fetching>,
     failed: bool,
     _place: OwnedSemaphorePermit,
@@ -162,6 +168,8 @@ struct Chunks {
 struct Fetching {
     pieces: mpsc::Receiver<Result<Bytes, Error>>,
     task: tokio::task::JoinHandle<()>,
+    /// Where in the object the next segment starts.
+    start: u64,
     /// How many segments are still to come.
     left: u32,
     /// Given back when the chunk is through; the chunk being delivered has none.
@@ -175,19 +183,13 @@ impl Drop for Fetching {
 }
 
 impl Chunks {
-    fn new(
-        inner: Arc<Inner>,
-        tree: ChunkTree,
-        size: u64,
-        range: Range<u64>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(inner: Arc<Inner>, body: Body, size: u64, range: Range<u64>, place: OwnedSemaphorePermit) -> Self {
         Self {
-            manifest: Manifest::new(tree, size),
             inner,
+            content: Err(body),
             size,
             at: range.start,
-            index: range.start / CHUNK as u64,
+            all_started: false,
             range,
             queue: VecDeque::new(),
             failed: false,
@@ -201,32 +203,42 @@ impl Chunks {
         }
         let next = self.next_segment().await;
         self.failed = next.is_err();
-        let segment = next?;
+        let (start, segment) = next?;
         // The first and the last segment may be wanted in part only.
-        let start = self.at / SEGMENT as u64 * SEGMENT as u64;
         let skip = (self.at - start) as usize;
         let end = segment.len().min((self.range.end - start) as usize);
         self.at = start + end as u64;
         Ok(Some(segment.slice(skip..end)))
     }
 
-    async fn next_segment(&mut self) -> Result<Bytes, Error> {
+    /// The next segment, and where in the object it starts.
+    async fn next_segment(&mut self) -> Result<(u64, Bytes), Error> {
         loop {
             self.start_ahead().await?;
-            let current = self.queue.front_mut().expect("a chunk is being fetched while bytes are missing");
+            // Bytes are missing, so a chunk is being fetched, unless the content is shorter than its record says.
+            let Some(current) = self.queue.front_mut() else { return Err(Error::Stopping) };
             if current.left == 0 {
                 self.queue.pop_front();
                 continue;
             }
             current.left -= 1;
-            let stopped = || Err(Error::Stopping);
-            return current.pieces.recv().await.unwrap_or_else(stopped);
+            let start = current.start;
+            let segment = current.pieces.recv().await.unwrap_or(Err(Error::Stopping))?;
+            current.start += segment.len() as u64;
+            return Ok((start, segment));
         }
     }
 
     /// Fetches ahead as far as there is room; the chunk that is needed next never waits for room.
     async fn start_ahead(&mut self) -> Result<(), Error> {
-        while self.queue.len() < AHEAD && self.index * (CHUNK as u64) < self.range.end {
+        if let Err(body) = &self.content {
+            let opened = Content::open(&self.inner, body, self.size).await?;
+            let content = opened.ok_or(Error::Stopping)?;
+            let cursor = content.cursor_at(self.range.start);
+            self.content = Ok((content, cursor));
+        }
+        let Ok((content, cursor)) = &mut self.content else { return Ok(()) };
+        while self.queue.len() < AHEAD && !self.all_started {
             let ahead = match self.queue.is_empty() {
                 true => None,
                 false => match Arc::clone(&self.inner.limits.chunks_ahead).try_acquire_owned() {
@@ -234,83 +246,29 @@ impl Chunks {
                     Err(_) => return Ok(()),
                 },
             };
-            let index = self.index;
-            let chunk = self.manifest.chunk(&self.inner, index).await?;
-            let start = index * CHUNK as u64;
-            let plain = (self.size - start).min(CHUNK as u64);
-            let from = self.range.start.max(start) - start;
-            let to = (self.range.end - start).min(plain);
+            let Some(Found { chunk, range }) = content.next(&self.inner, cursor, |_, _| {}).await? else {
+                self.all_started = true;
+                return Ok(());
+            };
+            let plain = (range.end - range.start) as usize;
+            let from = self.range.start.max(range.start) - range.start;
+            let to = self.range.end.min(range.end) - range.start;
             let segments = (from / SEGMENT as u64) as u32..to.div_ceil(SEGMENT as u64) as u32;
-            let piece = Piece { chunk, plain: plain as usize, segments: segments.clone() };
+            let start = range.start + u64::from(segments.start) * SEGMENT as u64;
+            let piece = Piece { chunk, plain, segments: segments.clone() };
             let (sender, pieces) = mpsc::channel(BUFFERED);
             let task = crate::sys::spawn(fetch(Arc::clone(&self.inner), piece, sender));
-            self.queue.push_back(Fetching { pieces, task, left: segments.len() as u32, _ahead: ahead });
-            self.index += 1;
+            self.queue.push_back(Fetching {
+                pieces,
+                task,
+                start,
+                left: segments.len() as u32,
+                _ahead: ahead,
+            });
+            self.all_started = range.end >= self.range.end;
         }
         Ok(())
     }
-}
-
-/// Finds the chunks of an object through its manifest, keeping the last node of each level.
-pub(crate) struct Manifest {
-    tree: ChunkTree,
-    geometry: Geometry,
-    /// For each level above 0: the node last used, and the reference it came from.
-    nodes: Vec<Option<(ChunkRef, Vec<ChunkRef>)>>,
-}
-
-impl Manifest {
-    pub(crate) fn new(tree: ChunkTree, size: u64) -> Self {
-        let geometry = Geometry::of_size(size, tree.depth);
-        Self { nodes: vec![None; usize::from(tree.depth) + 1], tree, geometry }
-    }
-
-    async fn chunk(&mut self, inner: &Arc<Inner>, index: u64) -> Result<ChunkRef, Error> {
-        self.chunk_by(inner, index, |_| {}).await
-    }
-
-    /// As [`Manifest::chunk`]; `visit` sees the nodes on the way there.
-    pub(crate) async fn chunk_by(
-        &mut self,
-        inner: &Arc<Inner>,
-        index: u64,
-        mut visit: impl FnMut(&ChunkRef),
-    ) -> Result<ChunkRef, Error> {
-        let mut entry = self.tree.roots[self.geometry.root_of(index)].clone();
-        for level in (1..=self.tree.depth).rev() {
-            visit(&entry);
-            let known = &mut self.nodes[usize::from(level)];
-            if known.as_ref().is_none_or(|(from, _)| *from != entry) {
-                let plain = self.geometry.node_len(level, index);
-                let bytes = fetch_whole(inner, entry.clone(), plain).await?;
-                let entries = self
-                    .geometry
-                    .decode(level, index, &bytes)
-                    .map_err(|why| Error::ChunkUnavailable { chunk: entry.id, why: why.to_string() })?;
-                *known = Some((entry.clone(), entries));
-            }
-            let (_, entries) = known.as_ref().expect("just filled in");
-            entry = entries[self.geometry.entry_of(level, index)].clone();
-        }
-        Ok(entry)
-    }
-}
-
-/// The whole plaintext of one chunk.
-async fn fetch_whole(inner: &Arc<Inner>, chunk: ChunkRef, plain: usize) -> Result<Vec<u8>, Error> {
-    let segments = 0..pando_core::seal::segments(plain) as u32;
-    let (sender, mut pieces) = mpsc::channel(BUFFERED);
-    let piece = Piece { chunk, plain, segments };
-    let mut bytes = Vec::with_capacity(plain);
-    let collect = async {
-        while let Some(piece) = pieces.recv().await {
-            let piece: Bytes = piece?;
-            bytes.extend_from_slice(&piece);
-        }
-        Ok::<(), Error>(())
-    };
-    let ((), collected) = tokio::join!(fetch(Arc::clone(inner), piece, sender), collect);
-    collected.map(|()| bytes)
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Inner {
     }
 
     /// Makes the holders of chunks remember, durably, who else should have them.
-    async fn note_owed(
+    pub(crate) async fn note_owed(
         self: &Arc<Self>,
         holders: &[NodeId],
         owed: Vec<(NodeId, ChunkId)>,

@@ -10,6 +10,8 @@ mod bucket;
 mod buffers;
 mod check;
 mod collect;
+mod content;
+mod copy;
 mod error;
 mod evacuate;
 mod fetch;
@@ -22,6 +24,7 @@ mod join;
 mod keep;
 mod list;
 mod members;
+mod multipart;
 mod pace;
 mod peers;
 mod pulse;
@@ -40,8 +43,9 @@ mod sys;
 
 pub use api::{
     AccessKey, BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config,
-    Consistency, DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, KeyInfo, ListPage, ListQuery, NodeStatus,
-    ObjectCount, ObjectInfo, Plan, PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored,
+    Consistency, CopyOptions, DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, KeyInfo, ListPage,
+    ListQuery, NodeStatus, ObjectCount, ObjectInfo, PartInfo, PartPage, Plan, PlanQuery, PlannedMember,
+    PutOptions, Scrub, Status, Stored, UploadInfo, UploadOptions, UploadPage, WantedPart,
 };
 pub use error::Error;
 pub use get::Object;

@@ -22,6 +22,7 @@ use pando_store::{NameRange, Paged};
 use crate::{
     api::{Consistency, ListPage, ListQuery, ObjectInfo},
     error::Error,
+    get::known_hash,
     inner::{Inner, Message, PATIENCE, Unanswered},
     serve,
     sys::{self, Instant},
@@ -297,7 +298,7 @@ fn object(bucket: &str, key: &str, summary: &Summary) -> ObjectInfo {
         bucket: bucket.to_owned(),
         key: key.to_owned(),
         size: summary.size,
-        hash: summary.hash,
+        hash: known_hash(&summary.hash),
         etag: summary.etag,
         modified: summary.modified,
         meta: UserMeta::default(),

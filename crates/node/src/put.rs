@@ -40,7 +40,7 @@ use crate::{
 /// while the next is read.
 const AHEAD: usize = 4;
 /// How long a put waits for its turn among the others.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 /// How many members are told at once that a put goes on.
 const TOUCHES: usize = 32;
 /// How long an acknowledgement waits for owners beyond the majority, so that the count of copies is right.
@@ -67,7 +67,22 @@ impl Inner {
             self.check_condition(&name, options.condition),
         )?;
         let version = WriteId(sys::random());
-        let (body, size, hash, digests, fewest) = if end {
+        let source = Source { reader, head, end };
+        self.put_at(&name, version, source, options, digests, MAX_INLINE).await
+    }
+
+    /// Puts under a register's name what a source gives. What is not longer than `inline` stands in the record.
+    pub(crate) async fn put_at<R: AsyncRead + Unpin + Send>(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        version: WriteId,
+        source: Source<R>,
+        options: PutOptions,
+        digests: impl Future<Output = io::Result<Digests>>,
+        inline: usize,
+    ) -> Result<Stored, Error> {
+        let Source { reader, head, end } = source;
+        let (body, size, hash, digests, fewest) = if end && head.len() <= inline {
             let hash = *blake3::hash(&head).as_bytes();
             let size = head.len() as u64;
             let digests = digests.await.map_err(Error::Source)?;
@@ -76,6 +91,9 @@ impl Inner {
             // Not before the first bytes came: who sends none holds no place.
             let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
             let mut upload = Upload::new(self, name.clone(), version);
+            if name.part_parts().is_some() {
+                upload.manifest = Builder::of_part();
+            }
             upload.read(reader, head).await?;
             let (tree, size, hash) = upload.finish().await?;
             let digests = digests.await.map_err(Error::Source)?;
@@ -89,17 +107,13 @@ impl Inner {
             modified: sys::now_ms(),
             meta: options.meta,
             epoch: 1,
-            body: body.seal(self.key()?, &name, &version),
+            body: body.seal(self.key()?, name, &version),
             headers: options.headers,
             digests,
             tags: options.tags,
         };
-        let mut stored = self.commit(&name, version, &record, options.condition).await?;
-        if let Some(fewest) = fewest {
-            stored.wanted = stored.wanted.min(fewest.wanted);
-            stored.copies = stored.copies.min(fewest.copies);
-        }
-        Ok(stored)
+        let stored = self.commit(name, version, &record, options.condition).await?;
+        Ok(stored.with(fewest))
     }
 
     /// Fails early when a condition does not hold. The change of the record checks it again, atomically.
@@ -115,7 +129,7 @@ impl Inner {
         check(condition, object_of(found.as_ref().map(|accepted| &accepted.value))?.as_ref())
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         self: &Arc<Self>,
         name: &RegisterName,
         version: WriteId,
@@ -148,9 +162,32 @@ impl Inner {
     /// A version was replaced or removed: whoever holds its chunks should look again, after the grace
     /// period. Who does not hear this finds out by itself, later.
     pub(crate) fn forget_version(self: &Arc<Self>, record: &Record, version: WriteId) {
-        if record.size > MAX_INLINE as u64 {
-            self.tell_all(Request::Recheck(vec![version]));
+        if record.may_have_chunks() {
+            self.forget(version);
         }
+    }
+
+    /// As [`Inner::forget_version`], of a version that has chunks.
+    pub(crate) fn forget(self: &Arc<Self>, version: WriteId) {
+        self.tell_all(Request::Recheck(vec![version]));
+    }
+}
+
+/// Bytes to put: what was read of them already, and whether that is all.
+pub(crate) struct Source<R> {
+    pub(crate) reader: R,
+    pub(crate) head: Vec<u8>,
+    pub(crate) end: bool,
+}
+
+impl Stored {
+    /// No more copies are there than of the chunk with the fewest.
+    pub(crate) fn with(mut self, fewest: Option<Fewest>) -> Self {
+        if let Some(fewest) = fewest {
+            self.wanted = self.wanted.min(fewest.wanted);
+            self.copies = self.copies.min(fewest.copies);
+        }
+        self
     }
 }
 
@@ -168,7 +205,7 @@ pub(crate) fn check(condition: Condition, current: Option<&(Record, WriteId)>) -
 }
 
 /// Reads until `buffer` holds `most` bytes or the reader ends; returns whether it ended.
-async fn fill<R: AsyncRead + Unpin>(
+pub(crate) async fn fill<R: AsyncRead + Unpin>(
     reader: &mut R,
     buffer: &mut Vec<u8>,
     most: usize,
@@ -206,29 +243,29 @@ impl<T> Drop for Task<T> {
 
 /// The fewest copies of any chunk so far.
 #[derive(Clone, Copy, Debug)]
-struct Fewest {
+pub(crate) struct Fewest {
     copies: usize,
     wanted: usize,
 }
 
 /// One file on its way in.
-struct Upload<'a> {
-    inner: &'a Arc<Inner>,
-    name: RegisterName,
-    version: WriteId,
+pub(crate) struct Upload<'a> {
+    pub(crate) inner: &'a Arc<Inner>,
+    pub(crate) name: RegisterName,
+    pub(crate) version: WriteId,
     size: u64,
     chunks: u64,
     tree: TreeHash,
     manifest: Builder,
     in_flight: VecDeque<Task<Result<(Sealed, Kept), Error>>>,
-    fewest: Fewest,
+    pub(crate) fewest: Fewest,
     holders: Holders,
     /// When enough of the holders last knew that it goes on.
     touched: Instant,
 }
 
 impl<'a> Upload<'a> {
-    fn new(inner: &'a Arc<Inner>, name: RegisterName, version: WriteId) -> Self {
+    pub(crate) fn new(inner: &'a Arc<Inner>, name: RegisterName, version: WriteId) -> Self {
         Self {
             inner,
             name,
@@ -299,7 +336,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Notes who holds a chunk.
-    fn enter(&mut self, kept: Kept) -> Result<(), Error> {
+    pub(crate) fn enter(&mut self, kept: Kept) -> Result<(), Error> {
         self.fewest.copies = self.fewest.copies.min(kept.holders.len());
         self.fewest.wanted = self.fewest.wanted.min(kept.wanted);
         if self.holders.placed(&kept.holders, kept.needed) { Ok(()) } else { Err(let_go()) }
@@ -314,7 +351,7 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    async fn keep_node(&mut self, node: Vec<u8>) -> Result<ChunkRef, Error> {
+    pub(crate) async fn keep_node(&mut self, node: Vec<u8>) -> Result<ChunkRef, Error> {
         let mut plain = self.inner.buffers.take();
         plain.clear();
         plain.extend_from_slice(&node);
@@ -345,7 +382,7 @@ impl<'a> Upload<'a> {
     /// Tells all members now and then that the upload goes on, so that nobody takes its chunks for strays. It fails
     /// if, of some chunk, so few holders heard it in time that the others may have freed it: what is committed must
     /// be there.
-    async fn stay_alive(&mut self) -> Result<(), Error> {
+    pub(crate) async fn stay_alive(&mut self) -> Result<(), Error> {
         if self.touched.elapsed() <= self.inner.grace / 4 {
             return Ok(());
         }
@@ -397,7 +434,7 @@ fn let_go() -> Error {
     Error::Timeout(why.into())
 }
 
-async fn seal_and_keep(
+pub(crate) async fn seal_and_keep(
     inner: &Arc<Inner>,
     name: &RegisterName,
     version: WriteId,

@@ -16,7 +16,7 @@ use pando_core::{
     id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
     name::RegisterName,
-    record::{BucketRecord, Record, Summary},
+    record::{BucketRecord, Record, Summary, UploadRecord},
     register::{Accepted, LayoutVersion, Refusal},
     seal::{SEALED_CHUNK, SEALED_SEGMENT},
     wire::{
@@ -192,6 +192,9 @@ pub(crate) fn summary(name: &RegisterName, accepted: &Accepted) -> Result<Option
     let Some((bytes, etag)) = value.present().zip(value.write_id()) else { return Ok(None) };
     if name.bucket_name().is_some() {
         return Ok(Some(Summary::of_other(BucketRecord::decode(bytes)?.created, etag)));
+    }
+    if name.upload_parts().is_some() {
+        return Ok(Some(Summary::of_other(UploadRecord::decode(bytes)?.created, etag)));
     }
     if name.access_key_id().is_some() {
         return Ok(Some(Summary::of_other(AccessKeyRecord::decode(bytes)?.created, etag)));

@@ -10,7 +10,7 @@ use std::{
 
 use pando_core::{
     access::Grants,
-    id::{NetworkId, NodeId},
+    id::{NetworkId, NodeId, WriteId},
     layout::{
         Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas,
         change::{Change, Force},
@@ -26,8 +26,9 @@ use tokio::{io::AsyncRead, sync::watch};
 
 use crate::{
     api::{
-        AccessKey, BucketInfo, ByteRange, CheckProgress, CheckReport, Condition, Config, Consistency, Ended,
-        KeyInfo, ListPage, ListQuery, ObjectInfo, Plan, PlanQuery, PutOptions, Status, Stored,
+        AccessKey, BucketInfo, ByteRange, CheckProgress, CheckReport, Condition, Config, Consistency,
+        CopyOptions, Ended, KeyInfo, ListPage, ListQuery, ObjectInfo, PartInfo, PartPage, Plan, PlanQuery,
+        PutOptions, Status, Stored, UploadInfo, UploadOptions, UploadPage, WantedPart,
     },
     collect,
     error::Error,
@@ -37,6 +38,7 @@ use crate::{
     inner::{Inner, REMOVED},
     join,
     members::{self, Said},
+    multipart,
     pace::Pace,
     pulse, purge, reconcile, replace, scrub,
     serve::Handler,
@@ -134,6 +136,7 @@ impl Node {
         inner.spawn_until_stopped(sync::follow(Arc::clone(&inner)));
         inner.spawn_until_stopped(heal::resync(Arc::clone(&inner)));
         inner.spawn_until_stopped(collect::collect(Arc::clone(&inner)));
+        inner.spawn_until_stopped(multipart::sweep(Arc::clone(&inner)));
         inner.spawn_until_stopped(reconcile::reconcile(Arc::clone(&inner)));
         inner.spawn_until_stopped(evacuate::evacuate(Arc::clone(&inner)));
         inner.spawn_until_stopped(purge::purge(Arc::clone(&inner)));
@@ -223,6 +226,109 @@ impl Node {
     /// What is known of an object.
     pub async fn stat(&self, bucket: &str, key: &str, consistency: Consistency) -> Result<ObjectInfo, Error> {
         self.inner.stat(bucket, key, consistency).await
+    }
+
+    /// Copies an object within the network, onto itself too (with other metadata). No content moves.
+    pub async fn copy(
+        &self,
+        from: (&str, &str),
+        to: (&str, &str),
+        options: CopyOptions,
+    ) -> Result<(Stored, ObjectInfo), Error> {
+        self.inner.copy(from, to, options).await
+    }
+
+    /// Gives an object other tags. It becomes a new version with the old time.
+    pub async fn set_tags(
+        &self,
+        bucket: &str,
+        key: &str,
+        tags: Vec<(String, String)>,
+    ) -> Result<ObjectInfo, Error> {
+        self.inner.set_tags(bucket, key, tags).await
+    }
+
+    /// Begins an upload in parts; its id.
+    pub async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        options: UploadOptions,
+    ) -> Result<WriteId, Error> {
+        self.inner.create_upload(bucket, key, options).await
+    }
+
+    /// An upload that goes on; [`Error::NoSuchUpload`] if it does not.
+    pub async fn upload(&self, bucket: &str, key: &str, id: &WriteId) -> Result<UploadInfo, Error> {
+        self.inner.upload(bucket, key, id).await
+    }
+
+    /// Puts one part of an upload; the last one under a number is the part. `digests`: see [`Node::put_with`].
+    pub async fn put_part<R: AsyncRead + Unpin + Send>(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &WriteId,
+        number: u16,
+        reader: R,
+        digests: impl Future<Output = io::Result<Digests>> + Send,
+    ) -> Result<Stored, Error> {
+        self.inner.put_part(bucket, key, id, number, reader, digests).await
+    }
+
+    /// Makes a whole object, in this version, a part, without moving its content. `None`: its shape does not allow
+    /// that, and it must be read and put.
+    pub async fn copy_part(
+        &self,
+        from: (&str, &str, WriteId),
+        bucket: &str,
+        key: &str,
+        id: &WriteId,
+        number: u16,
+    ) -> Result<Option<(Stored, Digests)>, Error> {
+        self.inner.copy_part(from, bucket, key, id, number).await
+    }
+
+    /// Up to `limit` (at least 1) parts of an upload, numbered above `after`.
+    pub async fn list_parts(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &WriteId,
+        after: u16,
+        limit: usize,
+    ) -> Result<PartPage, Error> {
+        self.inner.list_parts(bucket, key, id, after, limit.max(1)).await
+    }
+
+    /// Up to `limit` uploads to keys that start so, after this key, or after this upload to it.
+    pub async fn list_uploads(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<(&str, Option<WriteId>)>,
+        limit: usize,
+    ) -> Result<UploadPage, Error> {
+        self.inner.list_uploads(bucket, prefix, after, limit).await
+    }
+
+    /// Makes an object of parts; done again, through whatever node, it reports success again. `digests` tells the
+    /// object's hashes from those of its parts, or refuses. Sizes of parts are the caller's business.
+    pub async fn complete_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &WriteId,
+        parts: &[WantedPart],
+        condition: Condition,
+        digests: impl FnOnce(&[PartInfo]) -> Result<Digests, Error> + Send,
+    ) -> Result<(Stored, Digests), Error> {
+        self.inner.complete_upload(bucket, key, id, parts, condition, digests).await
+    }
+
+    /// Ends an upload and frees its parts.
+    pub async fn abort_upload(&self, bucket: &str, key: &str, id: &WriteId) -> Result<(), Error> {
+        self.inner.abort_upload(bucket, key, id).await
     }
 
     /// Removes an object; [`Error::NotFound`] if it is not there.

@@ -16,6 +16,8 @@ mod listing;
 mod living;
 #[path = "node/losing.rs"]
 mod losing;
+#[path = "node/multipart.rs"]
+mod multipart;
 #[path = "node/objects.rs"]
 mod objects;
 #[path = "node/strays.rs"]

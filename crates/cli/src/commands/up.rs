@@ -98,12 +98,8 @@ async fn open(node: &Node, faces: args::Faces) -> anyhow::Result<Gateway> {
             (Some(usual), Some(SocketAddr::new(usual.ip(), 0)))
         }
     };
-    let options = Options {
-        s3,
-        http: faces.http,
-        tls: faces.tls_cert.zip(faces.tls_key),
-        domains: faces.s3_domains,
-    };
+    let options =
+        Options { s3, http: faces.http, tls: faces.tls_cert.zip(faces.tls_key), domains: faces.s3_domains };
     match (Gateway::start(node.clone(), options.clone()).await, any) {
         (Err(StartError::Listen { address, .. }), Some(any)) if Some(address) == s3 => {
             Ok(Gateway::start(node.clone(), Options { s3: Some(any), ..options }).await?)

@@ -1,0 +1,213 @@
+//! Copy: a new record for chunks that are there already.
+//!
+//! No byte of content moves. Every chunk is claimed for the new version, durably, at a majority of its owners; where
+//! too few hold it, it is fetched and kept as in a put. Only then the record is written.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::stream::{self, StreamExt as _};
+use pando_core::{
+    id::{ChunkId, NodeId, Partition, WriteId},
+    manifest::ChunkRef,
+    name::RegisterName,
+    record::{Body, Record, check_tags},
+    wire::{Offer, Reply, Request},
+};
+
+use crate::{
+    api::{Condition, Consistency, CopyOptions, ObjectInfo, Stored},
+    content::{Content, fetch_whole},
+    error::Error,
+    get,
+    inner::{Inner, Message, permit},
+    keep::Kept,
+    put::{QUEUE_PATIENCE, Upload, seal_and_keep},
+    sys::{self, Instant},
+};
+
+/// Chunks that are claimed in one go: a few exchanges for each 2 GiB.
+const BATCH: usize = 512;
+/// Owners that are asked at once.
+const PARALLEL: usize = 16;
+/// How often a change of an object's tags starts again because the object changed meanwhile.
+const ATTEMPTS: usize = 5;
+
+impl Inner {
+    /// See [`crate::Node::copy`].
+    pub(crate) async fn copy(
+        self: &Arc<Self>,
+        from: (&str, &str),
+        to: (&str, &str),
+        options: CopyOptions,
+    ) -> Result<(Stored, ObjectInfo), Error> {
+        let (source, mut record, old) = self.find(from.0, from.1, Consistency::Linearizable).await?;
+        if options.source.is_some_and(|wanted| wanted != old) {
+            return Err(Error::Precondition { current: Some(old) });
+        }
+        let name = RegisterName::object(to.0, to.1)?;
+        if from.0 != to.0 {
+            self.check_bucket(to.0).await?;
+        }
+        if let Some((meta, headers)) = options.replace {
+            (record.meta, record.headers) = (meta, headers);
+        }
+        if let Some(tags) = options.tags {
+            check_tags(&tags)?;
+            record.tags = tags;
+        }
+        if !options.keep_time {
+            record.modified = sys::now_ms();
+        }
+        let body = record.open(self.key()?, &source, &old)?;
+        let version = WriteId(sys::random());
+        let fewest = match Content::open(self, &body, record.size).await? {
+            None => None,
+            Some(mut content) => {
+                let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
+                let mut upload = Upload::new(self, name.clone(), version);
+                upload.adopt(&mut content).await?;
+                upload.stay_alive().await?;
+                Some(upload.fewest)
+            }
+        };
+        record.body = body.seal(self.key()?, &name, &version);
+        let stored = self.commit(&name, version, &record, options.condition).await?.with(fewest);
+        Ok((stored, get::info(to.0, to.1, &record, version)))
+    }
+
+    /// See [`crate::Node::set_tags`].
+    pub(crate) async fn set_tags(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        tags: Vec<(String, String)>,
+    ) -> Result<ObjectInfo, Error> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let current = self.stat(bucket, key, Consistency::Linearizable).await?;
+            let options = CopyOptions {
+                source: Some(current.etag),
+                condition: Condition::Match(current.etag),
+                tags: Some(tags.clone()),
+                keep_time: true,
+                ..CopyOptions::default()
+            };
+            match self.copy((bucket, key), (bucket, key), options).await {
+                Err(Error::Precondition { .. }) if attempts < ATTEMPTS => {}
+                copied => return copied.map(|(_, info)| info),
+            }
+        }
+    }
+}
+
+/// A chunk to claim, and how long its content is, in case it must be fetched.
+type Wanted = (ChunkRef, usize);
+
+impl Upload<'_> {
+    /// Claims all chunks of a content, its manifest's and its list's included.
+    pub(crate) async fn adopt(&mut self, content: &mut Content) -> Result<(), Error> {
+        let mut batch: Vec<Wanted> = content.list().cloned().into_iter().collect();
+        let mut cursor = content.cursor_at(0);
+        loop {
+            let found = content.next(self.inner, &mut cursor, |node, plain| {
+                // The node that was visited last comes again with each of its chunks.
+                if !batch.iter().rev().any(|(chunk, _)| chunk.id == node.id) {
+                    batch.push((node.clone(), plain));
+                }
+            });
+            let found = found.await?;
+            let end = found.is_none();
+            batch.extend(found.map(|found| (found.chunk, (found.range.end - found.range.start) as usize)));
+            if end || batch.len() >= BATCH {
+                self.claim(std::mem::take(&mut batch)).await?;
+                self.stay_alive().await?;
+            }
+            if end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes the owners of chunks hold them for this version.
+    async fn claim(&mut self, batch: Vec<Wanted>) -> Result<(), Error> {
+        let wanted: BTreeMap<ChunkId, Wanted> =
+            batch.into_iter().map(|wanted| (wanted.0.id, wanted)).collect();
+        let layout = self.inner.layout()?;
+        let owners_of = |chunk: &ChunkId| layout.owners(Partition::of_chunk(chunk));
+        let mut asked: BTreeMap<NodeId, Vec<ChunkId>> = BTreeMap::new();
+        for chunk in wanted.keys() {
+            for owner in owners_of(chunk) {
+                asked.entry(owner).or_default().push(*chunk);
+            }
+        }
+        let began = Instant::now();
+        let (inner, version, name) = (self.inner, self.version, &self.name);
+        let offers = asked.into_iter().map(|(owner, chunks)| async move {
+            let offer = Offer { version, name: name.clone(), chunks: chunks.clone() };
+            match inner.ask(owner, &Message::from(Request::Offer(offer))).await {
+                Ok(Reply::Held(held)) if held.len() == chunks.len() => {
+                    let held = chunks.into_iter().zip(held).filter(|(_, held)| *held);
+                    (owner, held.map(|(chunk, _)| chunk).collect())
+                }
+                _ => (owner, Vec::new()),
+            }
+        });
+        let answers: Vec<(NodeId, Vec<ChunkId>)> =
+            stream::iter(offers).buffer_unordered(PARALLEL).collect().await;
+        let mut holders: BTreeMap<ChunkId, Vec<(NodeId, Instant)>> = BTreeMap::new();
+        for (owner, chunks) in answers {
+            for chunk in chunks {
+                holders.entry(chunk).or_default().push((owner, began));
+            }
+        }
+        // By who holds them, since holders must note durably who is owed what they hold.
+        let mut owed: BTreeMap<Vec<NodeId>, Vec<(NodeId, ChunkId)>> = BTreeMap::new();
+        for (id, (chunk, plain)) in wanted {
+            let owners = owners_of(&id);
+            let holders = holders.remove(&id).unwrap_or_default();
+            let needed = owners.len() / 2 + 1;
+            if holders.len() < needed {
+                let kept = self.fetch_and_keep(chunk, plain).await?;
+                self.enter(kept)?;
+                continue;
+            }
+            let who: Vec<NodeId> = holders.iter().map(|(node, _)| *node).collect();
+            let missing = owners.iter().filter(|owner| !who.contains(owner)).map(|owner| (*owner, id));
+            let missing: Vec<_> = missing.collect();
+            if !missing.is_empty() {
+                owed.entry(who).or_default().extend(missing);
+            }
+            self.enter(Kept { holders, needed, wanted: owners.len() })?;
+        }
+        for (holders, owed) in owed {
+            self.inner.note_owed(&holders, owed).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings a chunk that too few of its owners hold to them.
+    async fn fetch_and_keep(&mut self, chunk: ChunkRef, plain: usize) -> Result<Kept, Error> {
+        let _place =
+            permit(&self.inner.limits.chunks_out, QUEUE_PATIENCE, "too many chunks in flight").await?;
+        let content = fetch_whole(self.inner, chunk.clone(), plain).await?;
+        let mut buffer = self.inner.buffers.take();
+        buffer.clear();
+        buffer.extend_from_slice(&content);
+        drop(content);
+        let (sealed, kept) = seal_and_keep(self.inner, &self.name, self.version, buffer, 0).await?;
+        if sealed.id != chunk.id {
+            let why = "what it opened to seals to another chunk".to_owned();
+            return Err(Error::ChunkUnavailable { chunk: chunk.id, why });
+        }
+        Ok(kept)
+    }
+}
+
+/// The parts that a body consists of, if it is not inline and its parts stand in it.
+pub(crate) fn tree_of(record: &Record, body: Body) -> Option<pando_core::record::Part> {
+    match body {
+        Body::Chunks(tree) => Some(pando_core::record::Part { size: record.size, tree }),
+        _ => None,
+    }
+}
