@@ -99,7 +99,11 @@ impl std::error::Error for Failure {}
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
-            Error::NotFound { .. } | Error::NoSuchBucket(_) | Error::NoSuchKey(_) => Kind::NotFound,
+            Error::NotFound { .. }
+            | Error::NoSuchBucket(_)
+            | Error::NoSuchKey(_)
+            | Error::NoSuchUpload(_)
+            | Error::NoSuchPart(_) => Kind::NotFound,
             Error::BucketExists(_)
             | Error::BucketNotEmpty(_)
             | Error::Precondition { .. }

@@ -21,7 +21,13 @@ pub(crate) fn of_node(error: Error) -> S3Error {
         Error::BucketExists(_) => Code::BucketAlreadyOwnedByYou,
         Error::BucketNotEmpty(_) => Code::BucketNotEmpty,
         Error::NoSuchKey(_) => Code::InvalidAccessKeyId,
-        Error::Precondition { .. } => Code::PreconditionFailed,
+        Error::NoSuchUpload(_) => Code::NoSuchUpload,
+        Error::NoSuchPart(_) => Code::InvalidPart,
+        Error::PartOrder => Code::InvalidPartOrder,
+        Error::Precondition { .. } => {
+            let why = "If-Match or If-None-Match does not hold; nothing was changed";
+            return refuse(Code::PreconditionFailed, why);
+        }
         Error::Range { .. } => Code::InvalidRange,
         Error::Name(NameError::KeyLength(_)) => Code::KeyTooLongError,
         Error::Name(NameError::Bucket(_)) => Code::InvalidBucketName,

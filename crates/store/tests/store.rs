@@ -211,8 +211,8 @@ async fn a_full_store_says_so() {
     assert!(matches!(full, Err(Error::NoSpace { needed: 100, free: 50 })), "{full:?}");
     assert!(!store.has(b).await.unwrap());
     assert_eq!(store.claim(TWO, name("b"), &[a], 10).await.unwrap(), [true], "what is here needs no space");
-    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Released::default());
-    assert_eq!(store.release(TWO).await.unwrap(), Released { chunks: 1, bytes: 100 });
+    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Some(Released::default()));
+    assert_eq!(store.release(TWO, u64::MAX).await.unwrap(), Some(Released { chunks: 1, bytes: 100 }));
     store.write_chunk(b, b_bytes, TWO, name("b"), 10).await.unwrap();
     store.close().await.unwrap();
 }
@@ -254,11 +254,11 @@ async fn versions_are_due_confirmed_rechecked_and_released() {
     let store = open(dir.path()).await;
     assert_eq!(store.due(30, 10).await.unwrap(), [(ONE, name("one"))]);
 
-    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Released { chunks: 1, bytes: 2 });
+    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Some(Released { chunks: 1, bytes: 2 }));
     assert!(store.has(a).await.unwrap() && !store.has(b).await.unwrap());
     assert_eq!(store.references(a).await.unwrap(), [(TWO, name("two"))]);
-    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Released::default());
-    assert_eq!(store.release(TWO).await.unwrap(), Released { chunks: 1, bytes: 1 });
+    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Some(Released::default()));
+    assert_eq!(store.release(TWO, u64::MAX).await.unwrap(), Some(Released { chunks: 1, bytes: 1 }));
     assert!(store.due(u64::MAX, 10).await.unwrap().is_empty());
     assert_eq!((store.used_bytes(), store.chunk_count().await.unwrap()), (0, 0));
     store.close().await.unwrap();
@@ -271,7 +271,7 @@ async fn a_version_of_many_chunks_is_released_whole() {
     let chunks: Vec<_> = (0..100).map(|number| chunk(&format!("{number:03}"))).collect();
     let writes = chunks.iter().map(|(id, bytes)| store.write_chunk(*id, bytes.clone(), ONE, name("a"), 10));
     join_all(writes).await.into_iter().for_each(Result::unwrap);
-    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Released { chunks: 100, bytes: 300 });
+    assert_eq!(store.release(ONE, u64::MAX).await.unwrap(), Some(Released { chunks: 100, bytes: 300 }));
     assert_eq!(store.chunk_count().await.unwrap(), 0);
     for (id, _) in &chunks {
         assert!(!file_of(dir.path(), id).exists());

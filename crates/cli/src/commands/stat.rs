@@ -24,7 +24,8 @@ pub(crate) async fn run(stat: args::Stat, data: &Path, out: &mut Output) -> anyh
     }
     out.line(format!("object    {}/{}", object.bucket, object.key))?;
     out.line(format!("size      {} ({} bytes)", units::size(object.size), object.size))?;
-    out.line(format!("BLAKE3    {}", object.blake3))?;
+    let hash = object.blake3.as_deref().unwrap_or("not known: it was put together of parts");
+    out.line(format!("BLAKE3    {hash}"))?;
     out.line(format!("ETag      {}", object.etag))?;
     out.line(format!("modified  {}", units::time(object.modified)))?;
     if let Some(content_type) = &object.content_type {

@@ -157,7 +157,7 @@ pub(crate) struct Object {
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) size: u64,
-    pub(crate) blake3: String,
+    pub(crate) blake3: Option<String>,
     pub(crate) etag: String,
     /// Unix milliseconds.
     pub(crate) modified: u64,
@@ -223,7 +223,7 @@ impl From<ObjectInfo> for Object {
             bucket: info.bucket,
             key: info.key,
             size: info.size,
-            blake3: units::hex(&info.hash),
+            blake3: info.hash.map(|hash| units::hex(&hash)),
             etag: info.etag.to_string(),
             modified: info.modified,
             content_type: info.meta.content_type,

@@ -3,10 +3,13 @@
 //! What `s3s` parsed and authenticated comes in, its answers' shapes go out; what isn't here answers `NotImplemented`.
 
 mod bucket;
+mod copy;
 mod list;
 mod object;
 mod remove;
 mod shape;
+mod tag;
+mod upload;
 
 use std::sync::Arc;
 
@@ -47,14 +50,24 @@ operations! {
     bucket::get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput;
     bucket::head_bucket(HeadBucketInput) -> HeadBucketOutput;
     bucket::list_buckets(ListBucketsInput) -> ListBucketsOutput;
+    copy::copy_object(CopyObjectInput) -> CopyObjectOutput;
     list::list_objects(ListObjectsInput) -> ListObjectsOutput;
     list::list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
     object::get_object(GetObjectInput) -> GetObjectOutput;
     object::get_object_acl(GetObjectAclInput) -> GetObjectAclOutput;
     object::get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput;
-    object::get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
     object::head_object(HeadObjectInput) -> HeadObjectOutput;
     object::put_object(PutObjectInput) -> PutObjectOutput;
     remove::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
     remove::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+    tag::delete_object_tagging(DeleteObjectTaggingInput) -> DeleteObjectTaggingOutput;
+    tag::get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
+    tag::put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput;
+    upload::abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
+    upload::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
+    upload::create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
+    upload::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
+    upload::list_parts(ListPartsInput) -> ListPartsOutput;
+    upload::upload_part(UploadPartInput) -> UploadPartOutput;
+    upload::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
 }

@@ -11,8 +11,8 @@ use super::{
     bucket::full_control,
     remove::check_version,
     shape::{
-        ReadConditions, Sums, check_owner, etag, etag_of, expires, headers, metadata, owner, tag_set,
-        tags_of_header, timestamp, user_meta, write_condition,
+        ReadConditions, Sums, check_owner, etag, etag_of, expires, headers, metadata, owner, tags_of_header,
+        timestamp, user_meta, write_condition,
     },
 };
 use crate::{
@@ -72,6 +72,16 @@ impl Promised {
             None => None,
         };
         Ok(Self { md5: md5.transpose()?, checksum: given.or(announced).or(wanted) })
+    }
+
+    /// Of a body that nothing was said about.
+    pub(super) fn none() -> Self {
+        Self { md5: None, checksum: None }
+    }
+
+    /// With the checksum to compute if the client asks for none.
+    pub(super) fn or_usual(self, algorithm: Algorithm) -> Self {
+        Self { checksum: self.checksum.or(Some((algorithm, Expected::Computed))), ..self }
     }
 
     /// The checksum to compute.
@@ -139,16 +149,16 @@ pub(super) async fn take_body(
 }
 
 /// Refuses what would be promised and not kept.
-struct Unkept<'a> {
-    acl: Option<&'a ObjectCannedACL>,
-    encryption: Option<&'a ServerSideEncryption>,
-    customer_key: bool,
-    lock: bool,
-    redirect: bool,
+pub(super) struct Unkept<'a> {
+    pub(super) acl: Option<&'a ObjectCannedACL>,
+    pub(super) encryption: Option<&'a ServerSideEncryption>,
+    pub(super) customer_key: bool,
+    pub(super) lock: bool,
+    pub(super) redirect: bool,
 }
 
 impl Unkept<'_> {
-    fn check(&self) -> S3Result<()> {
+    pub(super) fn check(&self) -> S3Result<()> {
         let refused = |why: &'static str| Err(refuse(S3ErrorCode::NotImplemented, why));
         match self.acl.map(ObjectCannedACL::as_str) {
             None | Some(ObjectCannedACL::PRIVATE | ObjectCannedACL::BUCKET_OWNER_FULL_CONTROL) => {}
@@ -244,12 +254,12 @@ pub(super) async fn put_object(
     }))
 }
 
-fn byte_range(range: Option<Range>) -> Option<ByteRange> {
-    range.map(|range| match range {
+pub(super) fn byte_range(range: Range) -> ByteRange {
+    match range {
         Range::Int { first, last: Some(last) } => ByteRange::Inclusive(first, last),
         Range::Int { first, last: None } => ByteRange::From(first),
         Range::Suffix { length } => ByteRange::Last(length),
-    })
+    }
 }
 
 /// The part that a client wants of an object that was put in one piece: there is but the first.
@@ -274,7 +284,7 @@ pub(super) async fn get_object(
     let input = request.input;
     check_owner(input.expected_bucket_owner.as_deref())?;
     check_version(input.version_id.as_deref())?;
-    let range = byte_range(input.range);
+    let range = input.range.map(byte_range);
     let got = face.node.get(&input.bucket, &input.key, range, Consistency::Linearizable).await;
     let object = got.map_err(of_node)?;
     let info = &object.info;
@@ -341,7 +351,7 @@ pub(super) async fn head_object(
     }
     .check(&info)?;
     check_part(input.part_number, input.range, &info)?;
-    let range = byte_range(input.range).map(|range| range.of(info.size)).transpose().map_err(of_node)?;
+    let range = input.range.map(byte_range).map(|range| range.of(info.size)).transpose().map_err(of_node)?;
     let length = range.as_ref().map_or(info.size, |range| range.end - range.start);
     let sums = match input.checksum_mode.is_some() && range.is_none() {
         true => Sums::of(&info.digests),
@@ -383,18 +393,6 @@ pub(super) async fn get_object_acl(
         owner: Some(owner()),
         request_charged: None,
     }))
-}
-
-pub(super) async fn get_object_tagging(
-    face: &Face,
-    request: S3Request<GetObjectTaggingInput>,
-) -> S3Result<S3Response<GetObjectTaggingOutput>> {
-    let input = request.input;
-    check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
-    let found = face.node.stat(&input.bucket, &input.key, Consistency::Linearizable).await;
-    let info = found.map_err(of_node)?;
-    Ok(S3Response::new(GetObjectTaggingOutput { tag_set: tag_set(info.tags), version_id: None }))
 }
 
 pub(super) async fn get_object_attributes(

@@ -124,6 +124,15 @@ impl ReadConditions<'_> {
     }
 }
 
+impl ReadConditions<'_> {
+    /// As [`Self::check`] for the source of a copy, where everything that does not hold is 412.
+    pub(super) fn check_of_source(&self, info: &ObjectInfo) -> S3Result<()> {
+        self.check(info).map_err(|_| {
+            refuse(S3ErrorCode::PreconditionFailed, "a condition on the copy's source does not hold")
+        })
+    }
+}
+
 /// A time as S3's shapes have it; of Unix milliseconds.
 pub(super) fn timestamp(ms: u64) -> Timestamp {
     (UNIX_EPOCH + Duration::from_millis(ms)).into()

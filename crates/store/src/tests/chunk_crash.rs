@@ -236,7 +236,7 @@ async fn a_file_that_could_not_be_removed_goes_at_the_next_start() {
     let store = open_on(dir.path(), &disk, Some(probe)).unwrap();
     let (id, bytes) = chunk("a");
     store.write_chunk(id, bytes, ONE, name("one"), 10).await.unwrap();
-    assert_eq!(store.release(ONE, u64::MAX).await.unwrap().chunks, 1);
+    assert_eq!(store.release(ONE, u64::MAX).await.unwrap().unwrap().chunks, 1);
     assert!(!store.has(id).await.unwrap());
     assert_eq!(files(&dir.path().join("chunks")).len(), 1);
     store.close().await.unwrap();
