@@ -110,7 +110,7 @@ pub(crate) struct Globals {
 pub(crate) enum Command {
     /// Run a node: make a network, join one, or resume; in the foreground, until SIGINT or SIGTERM
     #[command(after_help = JSON_UP)]
-    Up(Up),
+    Up(Box<Up>),
     /// Make a ticket that lets one more node join, once
     #[command(after_help = JSON_INVITE)]
     Invite(Invite),

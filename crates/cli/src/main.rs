@@ -59,7 +59,7 @@ async fn command(cli: Cli, out: &mut Output) -> anyhow::Result<()> {
     }
     let data = data_folder(&cli.globals)?;
     match cli.command {
-        Command::Up(up) => commands::up::run(up, data, out).await,
+        Command::Up(up) => commands::up::run(*up, data, out).await,
         Command::Invite(invite) => commands::invite::run(invite, &data, out).await,
         Command::Bucket(bucket) => commands::bucket::run(bucket, &data, out).await,
         Command::Key(key) => commands::key::run(key, &data, out).await,

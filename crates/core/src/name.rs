@@ -310,7 +310,7 @@ mod tests {
     fn uploads_and_parts_are_told_apart_whatever_the_key_holds() {
         let id = WriteId([0xab; 16]);
         for key in
-            ["a", "a/b", "a\0", "\0", &format!("x\0{id}"), &format!("x\0{id}\000001"), &"k".repeat(MAX_KEY)]
+            ["a", "a/b", "a\0", "\0", &format!("x\0{id}"), &format!("x\0{id}\x0000001"), &"k".repeat(MAX_KEY)]
         {
             let upload = RegisterName::upload("photos", key, &id).unwrap();
             assert_eq!(upload.check(), Ok(()));
@@ -324,7 +324,8 @@ mod tests {
         }
         assert!(RegisterName::part("photos", "a", &id, 0).is_err());
         assert!(RegisterName::part("photos", "a", &id, MAX_PARTS + 1).is_err());
-        for wrong in ["pphotos\0a\0ab\000001", "uphotos\0a", "p", "u", &format!("pphotos\0a\0{id}\0+0001")] {
+        for wrong in ["pphotos\0a\0ab\x0000001", "uphotos\0a", "p", "u", &format!("pphotos\0a\0{id}\0+0001")]
+        {
             assert!(RegisterName::from_bytes(Bytes::copy_from_slice(wrong.as_bytes())).is_err(), "{wrong:?}");
         }
         let upper = format!("uphotos\0a\0{}", id.to_string().to_uppercase());

@@ -143,7 +143,7 @@ fn number(checksum: &Checksum) -> Option<u64> {
 }
 
 enum Sum {
-    Crc(Algorithm, crc_fast::Digest),
+    Crc(Algorithm, Box<crc_fast::Digest>),
     Sha(Algorithm, aws_lc_rs::digest::Context),
 }
 
@@ -151,7 +151,7 @@ impl Sum {
     fn new(algorithm: Algorithm) -> Self {
         use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
         match (algorithm.crc(), algorithm) {
-            (Some(crc), _) => Sum::Crc(algorithm, crc_fast::Digest::new(crc)),
+            (Some(crc), _) => Sum::Crc(algorithm, Box::new(crc_fast::Digest::new(crc))),
             (None, Algorithm::Sha1) => Sum::Sha(algorithm, Context::new(&SHA1_FOR_LEGACY_USE_ONLY)),
             (None, _) => Sum::Sha(algorithm, Context::new(&SHA256)),
         }

@@ -99,10 +99,11 @@ impl Front {
     }
 
     async fn respond(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
-        if self.pages && is_for_pages(&request) {
-            if let Some(page) = self.page(&request, operation).await {
-                return page;
-            }
+        if self.pages
+            && is_for_pages(&request)
+            && let Some(page) = self.page(&request, operation).await
+        {
+            return page;
         }
         let Some(s3) = &self.s3 else {
             return text(StatusCode::NOT_FOUND, "there are /health and /metrics here\n");
@@ -110,10 +111,17 @@ impl Front {
         if let Err(error) = precheck(&request) {
             return of_error(error);
         }
+        let is_head = request.method() == Method::HEAD;
         let mut request = request.map(|body| Body::http_body_unsync(PatientBody::new(body)));
         request.extensions_mut().insert(operation.clone());
         match s3.call(request).await {
-            Ok(response) => response,
+            Ok(mut response) => {
+                // `s3s` says so for GET only.
+                if is_head && response.headers().contains_key(header::CONTENT_RANGE) {
+                    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                }
+                response
+            }
             Err(error) => {
                 tracing::warn!(?error, "a request could not be answered");
                 of_error(S3ErrorCode::InternalError.into())

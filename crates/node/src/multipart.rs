@@ -307,7 +307,7 @@ impl Inner {
         if wanted.windows(2).any(|pair| pair[0].number >= pair[1].number) {
             return Err(Error::PartOrder);
         }
-        let reads = wanted.to_vec().into_iter().map(|wanted| async move {
+        let reads = wanted.iter().copied().map(|wanted| async move {
             let part = RegisterName::part(bucket, key, id, wanted.number)?;
             match self.read_part(&part).await? {
                 Some((record, version)) if wanted.md5.is_none_or(|md5| record.digests.md5 == Some(md5)) => {

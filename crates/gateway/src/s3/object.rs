@@ -404,7 +404,9 @@ pub(super) async fn get_object_attributes(
     check_version(input.version_id.as_deref())?;
     let found = face.node.stat(&input.bucket, &input.key, Consistency::Linearizable).await;
     let info = found.map_err(of_node)?;
-    let wants = |what: &str| input.object_attributes.iter().any(|wanted| wanted.as_str() == what);
+    // One header may name several.
+    let wanted = |all: &ObjectAttributes, what: &str| all.as_str().split(',').any(|one| one.trim() == what);
+    let wants = |what: &str| input.object_attributes.iter().any(|all| wanted(all, what));
     let sums = Sums::of(&info.digests);
     let checksum = Checksum {
         checksum_crc32: sums.crc32,

@@ -339,7 +339,9 @@ fn joined(parts: &[PartInfo], algorithm: Option<Algorithm>, composite: bool) -> 
     };
     // If none was agreed on, what the parts came with, if that joins.
     let of_parts = parts.first().and_then(|part| part.digests.checksum.as_ref()).map(Algorithm::of);
-    let Some(algorithm) = algorithm.or(of_parts.filter(|algorithm| algorithm.joins())) else { return digests };
+    let Some(algorithm) = algorithm.or(of_parts.filter(|algorithm| algorithm.joins())) else {
+        return digests;
+    };
     let sums: Option<Vec<(Checksum, u64)>> = parts
         .iter()
         .map(|part| Some((part.digests.checksum.filter(|sum| Algorithm::of(sum) == algorithm)?, part.size)))

@@ -62,7 +62,7 @@ async fn while_a_released_chunk_goes_it_is_not_held_and_a_write_waits() {
     // The writer serves others meanwhile.
     store.meta_put("a", None).await.unwrap();
     gate.go.send(()).unwrap();
-    assert_eq!(releasing.await.unwrap().unwrap().chunks, 1);
+    assert_eq!(releasing.await.unwrap().unwrap().unwrap().chunks, 1);
     writing.await.unwrap().unwrap();
 
     let order = [Step::Unlink, Step::SyncFolder, Step::Stage, Step::SyncFile, Step::Place, Step::SyncFolder];
@@ -82,7 +82,7 @@ async fn a_claim_that_comes_first_keeps_the_chunk() {
     let (held, released) =
         tokio::join!(store.claim(TWO, name("two"), &ids, 10), store.release(ONE, u64::MAX));
     assert_eq!(held.unwrap(), [true]);
-    assert_eq!(released.unwrap().chunks, 0);
+    assert_eq!(released.unwrap().unwrap().chunks, 0);
     assert_eq!(store.verify(id).await.unwrap(), ChunkState::Good);
     assert_eq!(store.references(id).await.unwrap(), [(TWO, name("two"))]);
     store.close().await.unwrap();
@@ -109,7 +109,7 @@ async fn a_chunk_on_its_way_in_is_not_held_until_it_is_durable() {
     });
     gate.go.send(()).unwrap();
     writing.await.unwrap().unwrap();
-    assert_eq!(releasing.await.unwrap().unwrap().bytes, bytes.len() as u64);
+    assert_eq!(releasing.await.unwrap().unwrap().unwrap().bytes, bytes.len() as u64);
     assert_eq!(store.verify(id).await.unwrap(), ChunkState::Missing);
     assert_eq!(store.used_bytes(), 0);
     store.close().await.unwrap();

@@ -1,0 +1,16 @@
+//! The S3 face over real connections: a node, its gateway, and a client that signs by hand.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[path = "s3/auth.rs"]
+mod auth;
+#[path = "s3/buckets.rs"]
+mod buckets;
+#[path = "s3/client.rs"]
+mod client;
+#[path = "s3/objects.rs"]
+mod objects;
+#[path = "s3/pages.rs"]
+mod pages;
+#[path = "s3/uploads.rs"]
+mod uploads;

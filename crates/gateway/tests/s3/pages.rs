@@ -1,0 +1,100 @@
+//! Health, metrics, host names, and clients that misbehave.
+
+use std::time::Duration;
+
+use pando_gateway::{Gateway, Options};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::client::{Site, answer, call};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics() {
+    let site = Site::new().await;
+    let client = &site.client;
+    client.send(call("PUT", "/default/a").body("hello")).await.ok();
+    client.send(call("GET", "/default/a")).await.ok();
+    let health = client.send_as_is(call("GET", "/health")).await;
+    assert_eq!((health.status, health.text().as_str()), (200, "ok\n"));
+    let page = client.send_as_is(call("GET", "/metrics")).await.ok().text();
+    for line in [
+        "pando_http_requests_total{operation=\"PutObject\",status=\"200\"} 1",
+        "pando_http_request_duration_seconds_count{operation=\"GetObject\"} 1",
+        "pando_http_received_bytes_total 5",
+        "pando_member_up{node=",
+        "pando_healing_lacking_chunks 0",
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+    // With a page of its own, S3 has none.
+    let options = Options {
+        s3: Some(([127, 0, 0, 1], 0).into()),
+        http: Some(([127, 0, 0, 1], 0).into()),
+        ..Options::default()
+    };
+    let gateway = Gateway::start(site.node.clone(), options).await.unwrap();
+    let mut there = client.clone();
+    there.address = gateway.http_addr().unwrap();
+    assert_eq!(there.send_as_is(call("GET", "/health")).await.status, 200);
+    assert_eq!(there.send(call("GET", "/default/a")).await.status, 404);
+    there.address = gateway.s3_addr().unwrap();
+    assert_eq!(there.send_as_is(call("GET", "/health")).await.status, 403);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_may_stand_in_the_host_name() {
+    let site = Site::new().await;
+    site.client.send(call("PUT", "/default/a").body("hello")).await.ok();
+    let got = site.client.send(call("GET", "/a").header("host", "default.s3.example")).await.ok();
+    assert_eq!(got.text(), "hello");
+    let list = site.client.send(call("GET", "/").header("host", "default.s3.example")).await.ok();
+    assert_eq!(list.elements("Key"), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bombs_and_idlers_don_t_matter() {
+    let site = Site::new().await;
+    let address = site.client.address;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    for head in [
+        format!("GET / HTTP/1.1\r\nhost: x\r\nbomb: {}\r\n\r\n", "b".repeat(1 << 20)),
+        format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(10_000)),
+        "\u{0}\u{1}\u{2}\r\n\r\n".to_owned(),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(head.as_bytes()).await;
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        if !bytes.is_empty() {
+            assert!([400, 431].contains(&answer(&bytes).status));
+        }
+    }
+    // Uploads that stop in the middle hold nobody up, however many.
+    let mut stuck = Vec::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let url = site.client.presign(&call("PUT", "/default/stuck"), "60");
+        let put = url.unsigned("content-length", "1000000").body(vec![0; 1000]);
+        let client = site.client.clone();
+        stream.write_all(b"").await.unwrap();
+        stuck.push(tokio::spawn(async move { client.send_as_is(put).await }));
+    }
+    tokio::time::timeout(Duration::from_secs(20), async {
+        for number in 0..20 {
+            let path = format!("/default/{number}");
+            site.client.send(call("PUT", &path).body(vec![1; 100_000])).await.ok();
+            assert_eq!(site.client.send(call("GET", &path)).await.ok().body.len(), 100_000);
+        }
+    })
+    .await
+    .expect("others go on");
+    for upload in stuck {
+        upload.abort();
+    }
+}
