@@ -278,7 +278,7 @@ proptest! {
                         store.purge(NO_LAYOUT, name, held.ballot).await.unwrap();
                     },
                     // A version is a write to one register.
-                    3 => store.write_chunk(id, bytes, version, super::name("v"), 0).await.unwrap(),
+                    3 => store.write_chunk(id, bytes, version, super::name("v"), 1).await.unwrap(),
                     4 => drop(store.release(version, u64::MAX).await.unwrap()),
                     _ => drop(store.evict(id, &[version]).await.unwrap()),
                 }
