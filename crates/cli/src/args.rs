@@ -31,7 +31,8 @@ const JSON_LS: &str = "\
 With --json, one line each: {bucket, key, size, blake3, etag, modified}, or {bucket, prefix} for what
 shares a prefix, or {bucket, created} for buckets; and stale: true with --stale.";
 const JSON_STAT: &str = "\
-With --json: {bucket, key, size, blake3, etag, modified, content_type, meta}, and stale: true with --stale";
+With --json: {bucket, key, size, blake3, etag, modified, content_type, meta}, and stale: true with --stale;
+blake3 is null for an object that was uploaded in parts";
 const JSON_RM: &str = "With --json, one line each: {bucket, key, removed}";
 const JSON_BUCKET: &str = "\
 With --json: {bucket} for `create`; {bucket, created}, a line each, for `ls`; {bucket, removed} for `rm`";

@@ -11,6 +11,7 @@ pub mod id;
 pub mod layout;
 pub mod manifest;
 pub mod name;
+pub mod parts;
 pub mod record;
 pub mod register;
 pub mod seal;

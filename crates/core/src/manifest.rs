@@ -18,8 +18,6 @@ pub const ENTRY: usize = 64;
 pub const FANOUT: u64 = (CHUNK / ENTRY) as u64;
 /// Most entries that stand in a record itself.
 pub const MAX_ROOTS: usize = 64;
-/// Most entries of a part of an object: ten thousand parts are to fit one chunk.
-pub const MAX_PART_ROOTS: usize = 4;
 /// Most levels of nodes: three list 10^19 bytes and more, all that a size in 64 bits can say.
 pub const MAX_DEPTH: u8 = 3;
 
@@ -58,6 +56,33 @@ pub struct Tree {
     pub roots: Vec<ChunkRef>,
 }
 
+/// The serialised form of a [`Tree`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkTree {
+    /// Levels of manifest nodes; 0 when `roots` are the file's chunks.
+    pub depth: u8,
+    /// Topmost entries.
+    pub roots: Vec<ChunkRef>,
+}
+
+impl From<Tree> for ChunkTree {
+    fn from(tree: Tree) -> Self {
+        Self { depth: tree.depth, roots: tree.roots }
+    }
+}
+
+impl ChunkTree {
+    /// The node that lists its entries, to be stored as a chunk.
+    pub fn node(&self) -> Vec<u8> {
+        encode(&self.roots)
+    }
+
+    /// The same tree under that node, which is the chunk `node`.
+    pub fn under(self, node: ChunkRef) -> Self {
+        Self { depth: self.depth + 1, roots: vec![node] }
+    }
+}
+
 /// What finishing needs next.
 #[derive(Debug)]
 pub enum Finish {
@@ -84,9 +109,9 @@ impl Builder {
         Self { fanout, max_roots: MAX_ROOTS, levels: vec![Vec::new()] }
     }
 
-    /// A builder of the trees of parts: at most [`MAX_PART_ROOTS`] entries at the top.
-    pub fn of_part() -> Self {
-        Self { max_roots: MAX_PART_ROOTS, ..Self::default() }
+    /// A builder of trees with at most so many entries at the top.
+    pub fn with_roots(max_roots: usize) -> Self {
+        Self { max_roots, ..Self::default() }
     }
 
     /// Adds the next entry at `level` (0: a chunk of the file). A node's bytes come back when it is
@@ -251,6 +276,19 @@ mod tests {
                 }
                 prop_assert_eq!(entry, chunk(index));
             }
+        }
+    }
+
+    #[test]
+    fn a_tree_goes_under_one_node() {
+        for (count, depth) in [(5, 0), (64, 0), (64 * FANOUT, 1), (30 * FANOUT - 7, 1)] {
+            let roots = Geometry::new(FANOUT, count, depth).roots();
+            let tree = ChunkTree { depth, roots: (0..roots).map(chunk).collect() };
+            let (wide, node) = (tree.roots.clone(), tree.node());
+            let under = tree.under(chunk(0));
+            let geometry = Geometry::new(FANOUT, count, under.depth);
+            assert_eq!((geometry.roots(), under.roots.len()), (1, 1));
+            assert_eq!(geometry.decode(under.depth, count - 1, &node), Ok(wide));
         }
     }
 

@@ -1,9 +1,14 @@
-//! Register names: which register a bucket, an object, an access key, an invite or a layout version lives in.
+//! Register names: which register a bucket, an object, an upload, a part, an access key, an invite or a layout version
+//! lives in.
 //!
 //! A name is a tag byte and what it names, so that names of one kind sort together and a listing is a
 //! range of names. Everything from a user or the wire is checked here, and names never become paths.
+//!
+//! Something follows the key in the names of uploads and parts, and these must sort by key first. So the key's end is
+//! marked by a byte that sorts below all others, NUL, and the key itself is written without NUL: 0 becomes 1 1, and 1
+//! becomes 1 2. That keeps the order of keys, and no key can look like another one and what follows it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -17,8 +22,8 @@ use crate::{
 pub const MAX_KEY: usize = 1024;
 /// Longest bucket name: what S3 allows.
 pub const MAX_BUCKET: usize = 63;
-/// Longest register name: tag, bucket, NUL, key.
-pub const MAX_NAME: usize = 2 + MAX_BUCKET + MAX_KEY + PART_SUFFIX;
+/// Longest register name: that of a part, tag, bucket, NUL, key (each byte of which may take two), and what follows it.
+pub const MAX_NAME: usize = 2 + MAX_BUCKET + 2 * MAX_KEY + PART_SUFFIX;
 
 /// A bucket or key that can't be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +40,7 @@ pub enum NameError {
     #[error("{0:?} is not the id of an access key: it is \"{ACCESS_KEY_PREFIX}\" and 16 of A-Z and 2-7")]
     AccessKey(String),
     /// Not the number of a part.
-    #[error("parts are numbered 1 to {MAX_PARTS}; this one {0}")]
+    #[error("parts are numbered 1 to {MAX_PARTS}; {0} is none of these")]
     PartNumber(u16),
     /// Not a register name (from the wire).
     #[error("malformed register name of {0} bytes")]
@@ -49,10 +54,10 @@ pub const ACCESS_KEY_PREFIX: &str = "PNDO";
 
 /// Most parts of an upload; they are numbered from 1.
 pub const MAX_PARTS: u16 = 10_000;
-/// What follows the key in the name of an upload: NUL, and its id in hexadecimal.
-const UPLOAD_SUFFIX: usize = 1 + 2 * WriteId::LEN;
-/// What follows the key in the name of a part: as of its upload, NUL, and its number in five digits.
-const PART_SUFFIX: usize = UPLOAD_SUFFIX + 6;
+/// Digits of a part's number in its name, so that names sort by number.
+const PART_DIGITS: usize = 5;
+/// What follows the key in the name of a part: NUL, the upload's id in hexadecimal, NUL, the number.
+const PART_SUFFIX: usize = 1 + 2 * WriteId::LEN + 1 + PART_DIGITS;
 
 const BUCKET: u8 = b'b';
 const INVITE: u8 = b'i';
@@ -76,9 +81,7 @@ impl RegisterName {
     /// The register of an object.
     pub fn object(bucket: &str, key: &str) -> Result<Self, NameError> {
         check_bucket(bucket)?;
-        if key.is_empty() || key.len() > MAX_KEY {
-            return Err(NameError::KeyLength(key.len()));
-        }
+        check_key(key)?;
         Ok(Self([&[OBJECT], bucket.as_bytes(), &[0], key.as_bytes()].concat().into()))
     }
 
@@ -109,9 +112,7 @@ impl RegisterName {
 
     /// The register of an upload of several parts to an object.
     pub fn upload(bucket: &str, key: &str, id: &WriteId) -> Result<Self, NameError> {
-        Self::object(bucket, key)?;
-        let suffix = format!("\0{id}");
-        Ok(Self([&[UPLOAD], bucket.as_bytes(), &[0], key.as_bytes(), suffix.as_bytes()].concat().into()))
+        Ok(Self(Self::after_key(UPLOAD, bucket, key, &id.to_string())?.into()))
     }
 
     /// The register of one part of an upload.
@@ -119,22 +120,34 @@ impl RegisterName {
         if !(1..=MAX_PARTS).contains(&number) {
             return Err(NameError::PartNumber(number));
         }
-        let prefix = Self::part_prefix(bucket, key, id)?;
-        Ok(Self([prefix.as_slice(), format!("{number:05}").as_bytes()].concat().into()))
+        let end = format!("{id}\0{number:0width$}", width = PART_DIGITS);
+        Ok(Self(Self::after_key(PART, bucket, key, &end)?.into()))
     }
 
     /// What the names of the uploads to a bucket's objects whose keys start with `prefix` start with.
     pub fn upload_prefix(bucket: &str, prefix: &str) -> Result<Vec<u8>, NameError> {
-        let mut name = Self::object_prefix(bucket, prefix)?;
-        name[0] = UPLOAD;
-        Ok(name)
+        check_bucket(bucket)?;
+        if prefix.len() > MAX_KEY {
+            return Err(NameError::KeyLength(prefix.len()));
+        }
+        Ok([&[UPLOAD], bucket.as_bytes(), &[0], &escaped(prefix)].concat())
+    }
+
+    /// What the names of all uploads to one key start with.
+    pub fn uploads_of(bucket: &str, key: &str) -> Result<Vec<u8>, NameError> {
+        Self::after_key(UPLOAD, bucket, key, "")
     }
 
     /// What the names of the parts of an upload start with.
     pub fn part_prefix(bucket: &str, key: &str, id: &WriteId) -> Result<Vec<u8>, NameError> {
-        Self::object(bucket, key)?;
-        let suffix = format!("\0{id}\0");
-        Ok([&[PART], bucket.as_bytes(), &[0], key.as_bytes(), suffix.as_bytes()].concat())
+        Self::after_key(PART, bucket, key, &format!("{id}\0"))
+    }
+
+    /// The name, or the start of names, of what belongs to a key.
+    fn after_key(tag: u8, bucket: &str, key: &str, end: &str) -> Result<Vec<u8>, NameError> {
+        check_bucket(bucket)?;
+        check_key(key)?;
+        Ok([&[tag], bucket.as_bytes(), &[0], &escaped(key), &[0], end.as_bytes()].concat())
     }
 
     /// What the names of all uploads start with.
@@ -179,9 +192,9 @@ impl RegisterName {
             ACCESS_KEY => std::str::from_utf8(rest).is_ok_and(|id| check_access_key(id).is_ok()),
             LAYOUT => rest.len() == 8,
             OBJECT => self.object_parts().is_some_and(|(bucket, key)| is_object(bucket, key)),
-            UPLOAD => self.upload_parts().is_some_and(|(bucket, key, _)| is_object(bucket, key)),
+            UPLOAD => self.upload_parts().is_some_and(|(bucket, key, _)| is_object(bucket, &key)),
             PART => self.part_parts().is_some_and(|(bucket, key, _, number)| {
-                is_object(bucket, key) && (1..=MAX_PARTS).contains(&number)
+                is_object(bucket, &key) && (1..=MAX_PARTS).contains(&number)
             }),
             _ => false,
         };
@@ -196,18 +209,20 @@ impl RegisterName {
     }
 
     /// Bucket, key and id, if this names an upload.
-    pub fn upload_parts(&self) -> Option<(&str, &str, WriteId)> {
-        upload_parts(self.0.strip_prefix(&[UPLOAD])?)
+    pub fn upload_parts(&self) -> Option<(&str, Cow<'_, str>, WriteId)> {
+        let mut pieces = self.0.strip_prefix(&[UPLOAD])?.split(|byte| *byte == 0);
+        let upload = upload_parts(&mut pieces)?;
+        pieces.next().is_none().then_some(upload)
     }
 
     /// Bucket, key, the upload's id and the part's number, if this names a part.
-    pub fn part_parts(&self) -> Option<(&str, &str, WriteId, u16)> {
-        let rest = self.0.strip_prefix(&[PART])?;
-        let (upload, number) = rest.split_at_checked(rest.len().checked_sub(6)?)?;
-        let (bucket, key, id) = upload_parts(upload)?;
-        let digits = number.strip_prefix(&[0])?;
-        let number = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
-        Some((bucket, key, id, std::str::from_utf8(number).ok()?.parse().ok()?))
+    pub fn part_parts(&self) -> Option<(&str, Cow<'_, str>, WriteId, u16)> {
+        let mut pieces = self.0.strip_prefix(&[PART])?.split(|byte| *byte == 0);
+        let (bucket, key, id) = upload_parts(&mut pieces)?;
+        let digits = pieces.next().filter(|digits| {
+            digits.len() == PART_DIGITS && digits.iter().all(u8::is_ascii_digit) && pieces.next().is_none()
+        })?;
+        Some((bucket, key, id, std::str::from_utf8(digits).ok()?.parse().ok()?))
     }
 
     /// The bucket, if this names a bucket.
@@ -268,17 +283,53 @@ impl fmt::Debug for RegisterName {
 }
 
 fn is_object(bucket: &str, key: &str) -> bool {
-    check_bucket(bucket).is_ok() && !key.is_empty() && key.len() <= MAX_KEY
+    check_bucket(bucket).is_ok() && check_key(key).is_ok()
 }
 
-/// Bucket, key and id; a key may hold NUL, but what follows it has a fixed length.
-fn upload_parts(rest: &[u8]) -> Option<(&str, &str, WriteId)> {
-    let (object, id) = rest.split_at_checked(rest.len().checked_sub(UPLOAD_SUFFIX)?)?;
-    let id = std::str::from_utf8(id.strip_prefix(&[0])?).ok()?;
+/// Bucket, key and id, from the first pieces of a name.
+fn upload_parts<'a>(pieces: &mut impl Iterator<Item = &'a [u8]>) -> Option<(&'a str, Cow<'a, str>, WriteId)> {
+    let mut text = || std::str::from_utf8(pieces.next()?).ok();
+    let (bucket, key, id) = (text()?, text()?, text()?);
     // One text for one id.
-    let id: WriteId = id.parse().ok().filter(|parsed: &WriteId| parsed.to_string() == id)?;
-    let nul = object.iter().position(|byte| *byte == 0)?;
-    Some((std::str::from_utf8(&object[..nul]).ok()?, std::str::from_utf8(&object[nul + 1..]).ok()?, id))
+    let is_canonical = !id.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some((bucket, unescaped(key)?, id.parse().ok().filter(|_| is_canonical)?))
+}
+
+fn check_key(key: &str) -> Result<(), NameError> {
+    if key.is_empty() || key.len() > MAX_KEY { Err(NameError::KeyLength(key.len())) } else { Ok(()) }
+}
+
+/// A key, or the start of one, without NUL: see the module's text.
+fn escaped(key: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(key.len());
+    for byte in key.bytes() {
+        match byte {
+            0 => bytes.extend_from_slice(&[1, 1]),
+            1 => bytes.extend_from_slice(&[1, 2]),
+            other => bytes.push(other),
+        }
+    }
+    bytes
+}
+
+/// The key that was [`escaped`], if it was.
+fn unescaped(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('\u{1}') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut key = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        key.push(match char {
+            '\u{1}' => match chars.next()? {
+                '\u{1}' => '\0',
+                '\u{2}' => '\u{1}',
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    Some(Cow::Owned(key))
 }
 
 fn check_bucket(bucket: &str) -> Result<(), NameError> {
@@ -309,23 +360,41 @@ mod tests {
     #[test]
     fn uploads_and_parts_are_told_apart_whatever_the_key_holds() {
         let id = WriteId([0xab; 16]);
-        for key in
-            ["a", "a/b", "a\0", "\0", &format!("x\0{id}"), &format!("x\0{id}\x0000001"), &"k".repeat(MAX_KEY)]
-        {
+        for key in [
+            "a",
+            "a/b",
+            "a\0",
+            "\0",
+            &format!("x\0{id}"),
+            &format!("x\0{id}\x0000001"),
+            &"\0".repeat(MAX_KEY),
+        ] {
             let upload = RegisterName::upload("photos", key, &id).unwrap();
             assert_eq!(upload.check(), Ok(()));
-            assert_eq!(upload.upload_parts(), Some(("photos", key, id)));
+            assert_eq!(upload.upload_parts(), Some(("photos", key.into(), id)));
             assert_eq!((upload.object_parts(), upload.part_parts()), (None, None));
             let part = RegisterName::part("photos", key, &id, 7).unwrap();
             assert_eq!(part.check(), Ok(()));
-            assert_eq!(part.part_parts(), Some(("photos", key, id, 7)));
+            assert_eq!(part.part_parts(), Some(("photos", key.into(), id, 7)));
             assert!(part.as_bytes().starts_with(&RegisterName::part_prefix("photos", key, &id).unwrap()));
             assert!(part.as_bytes().len() <= MAX_NAME);
         }
+        let longest = RegisterName::part(&"b".repeat(MAX_BUCKET), &"\0".repeat(MAX_KEY), &id, 7).unwrap();
+        assert_eq!(longest.as_bytes().len(), MAX_NAME);
         assert!(RegisterName::part("photos", "a", &id, 0).is_err());
         assert!(RegisterName::part("photos", "a", &id, MAX_PARTS + 1).is_err());
-        for wrong in ["pphotos\0a\0ab\x0000001", "uphotos\0a", "p", "u", &format!("pphotos\0a\0{id}\0+0001")]
-        {
+        let of_a = |end: &str| format!("pphotos\0a\0{id}\0{end}");
+        for wrong in [
+            "pphotos\0a\0ab\x0000001",
+            "uphotos\0a",
+            "p",
+            "u",
+            &of_a("+0001"),
+            &of_a("00000"),
+            &of_a("10001"),
+            &of_a("00001\0"),
+            &format!("uphotos\0\u{1}x\0{id}"),
+        ] {
             assert!(RegisterName::from_bytes(Bytes::copy_from_slice(wrong.as_bytes())).is_err(), "{wrong:?}");
         }
         let upper = format!("uphotos\0a\0{}", id.to_string().to_uppercase());
@@ -367,6 +436,27 @@ mod tests {
             prop_assert_eq!(name.object_parts(), Some(("default", key.as_str())));
             let prefix = RegisterName::object_prefix("default", &key).unwrap();
             prop_assert!(name.as_bytes().starts_with(&prefix));
+        }
+
+        #[test]
+        fn parts_sort_by_key_then_upload_then_number(
+            keys in proptest::array::uniform2("[\u{0}-\u{3}aé]{1,4}"),
+            ids in any::<[[u8; 16]; 2]>(),
+            numbers in proptest::array::uniform2(1..=MAX_PARTS),
+        ) {
+            let part = |n: usize| {
+                RegisterName::part("default", &keys[n], &WriteId(ids[n]), numbers[n]).unwrap()
+            };
+            let upload = |n: usize| RegisterName::upload("default", &keys[n], &WriteId(ids[n])).unwrap();
+            let of = |n: usize| (&keys[n], ids[n]);
+            prop_assert_eq!(upload(0).cmp(&upload(1)), of(0).cmp(&of(1)));
+            prop_assert_eq!(part(0).cmp(&part(1)), (of(0), numbers[0]).cmp(&(of(1), numbers[1])));
+            let parts = RegisterName::part_prefix("default", &keys[0], &WriteId(ids[0])).unwrap();
+            prop_assert_eq!(part(1).as_bytes().starts_with(&parts), of(0) == of(1), "one upload's parts");
+            let uploads = RegisterName::uploads_of("default", &keys[0]).unwrap();
+            prop_assert_eq!(upload(1).as_bytes().starts_with(&uploads), keys[0] == keys[1]);
+            let prefix = RegisterName::upload_prefix("default", &keys[0]).unwrap();
+            prop_assert_eq!(upload(1).as_bytes().starts_with(&prefix), keys[1].starts_with(&keys[0]));
         }
 
         #[test]

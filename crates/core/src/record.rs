@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     id::{NodeId, WriteId},
-    manifest::{ChunkRef, Geometry, MAX_DEPTH, MAX_ROOTS, Tree},
-    name::{MAX_PARTS, RegisterName},
+    manifest::{ChunkRef, ChunkTree},
+    name::RegisterName,
+    parts::{BadParts, Part, Parts},
     seal::{self, CHUNK, NetworkKey},
 };
 
@@ -22,6 +23,8 @@ pub const MAX_META: usize = 8 << 10;
 pub const MAX_META_ENTRIES: usize = 128;
 /// Most tags of an object, and the longest name and value of one, in characters: what S3 allows.
 pub const MAX_TAGS: (usize, usize, usize) = (10, 128, 256);
+/// Most bytes of a list of parts that is a chunk.
+const MAX_LIST: u32 = CHUNK as u32;
 /// Most bytes of a register's value: an inline body, metadata and overhead fit with room to spare.
 pub const MAX_VALUE: usize = 64 << 10;
 
@@ -148,15 +151,15 @@ pub enum Checksum {
 pub struct Record {
     /// Bytes of content.
     pub size: u64,
-    /// BLAKE3 of the whole content; zeros if it is not known, as of an object of several parts.
-    pub hash: [u8; 32],
+    /// BLAKE3 of the whole content; that of an object that was uploaded in parts is not known.
+    pub hash: Option<[u8; 32]>,
     /// When it was put, in Unix milliseconds by the clock of the node that took it.
     pub modified: u64,
     /// What the user said about it.
     pub meta: UserMeta,
     /// Which network key sealed the body; the first key is epoch 1.
     pub epoch: u32,
-    /// The sealed [`Body`].
+    /// The sealed [`Body`]; see [`Record::set_body`].
     pub body: Bytes,
     /// How to deliver it.
     pub headers: Headers,
@@ -164,6 +167,10 @@ pub struct Record {
     pub digests: Digests,
     /// Names and values by which users sort their objects.
     pub tags: Vec<(String, String)>,
+    /// What the body was sealed with in the place of the version's id, if the version was named before it was known
+    /// what it is: an upload in parts may be completed several times, with other parts, and no key may seal two
+    /// things.
+    pub salt: Option<WriteId>,
 }
 
 /// A [`Record`] of format 1.
@@ -180,8 +187,8 @@ struct FirstRecord {
 impl From<FirstRecord> for Record {
     fn from(first: FirstRecord) -> Self {
         let FirstRecord { size, hash, modified, meta, epoch, body } = first;
-        let (headers, digests, tags) = Default::default();
-        Self { size, hash, modified, meta, epoch, body, headers, digests, tags }
+        let (headers, digests, tags, salt) = Default::default();
+        Self { size, hash: Some(hash), modified, meta, epoch, body, headers, digests, tags, salt }
     }
 }
 
@@ -192,72 +199,10 @@ pub enum Body {
     Inline(Bytes),
     /// In these chunks, or in the chunks that these manifest nodes list (`depth` levels down).
     Chunks(ChunkTree),
-    /// In these parts, one after the other.
+    /// In these parts, one after the other: see [`Parts`].
     Parts(Vec<Part>),
-    /// In parts that are listed in a chunk: postcard of `Vec<Part>`, of that many bytes.
+    /// In parts whose list is this chunk, of that many bytes: see [`Parts::decode`].
     PartsIn(ChunkRef, u32),
-}
-
-/// A piece of content with chunks of its own, which need not be a multiple of a chunk's length.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// Its bytes.
-    pub size: u64,
-    /// Where they are.
-    pub tree: ChunkTree,
-}
-
-impl Part {
-    /// The list of parts, as it stands in a chunk.
-    pub fn encode_list(parts: &[Part]) -> Vec<u8> {
-        postcard::to_stdvec(parts).expect("parts are plain data")
-    }
-
-    /// A list out of a chunk, for an object of `size` bytes.
-    pub fn decode_list(bytes: &[u8], size: u64) -> Result<Vec<Part>, RecordError> {
-        let malformed = |why: String| RecordError::Malformed { what: "list of parts", why };
-        let parts: Vec<Part> = postcard::from_bytes(bytes).map_err(|why| malformed(why.to_string()))?;
-        match check_parts(&parts, size) {
-            Ok(()) => Ok(parts),
-            Err(why) => Err(malformed(why.to_owned())),
-        }
-    }
-}
-
-fn check_tree(tree: &ChunkTree, size: u64) -> Result<(), &'static str> {
-    if tree.depth > MAX_DEPTH || tree.roots.len() > MAX_ROOTS {
-        return Err("too many levels or entries");
-    }
-    if Geometry::of_size(size, tree.depth).roots() != tree.roots.len() as u64 {
-        return Err("its number of entries does not fit the size");
-    }
-    Ok(())
-}
-
-fn check_parts(parts: &[Part], size: u64) -> Result<(), &'static str> {
-    if parts.len() > usize::from(MAX_PARTS) {
-        return Err("too many parts");
-    }
-    let total = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(part.size));
-    if total != Some(size) {
-        return Err("its parts are not as long as the whole");
-    }
-    parts.iter().try_for_each(|part| check_tree(&part.tree, part.size))
-}
-
-/// The serialised form of a [`Tree`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChunkTree {
-    /// Levels of manifest nodes; 0 when `roots` are the file's chunks.
-    pub depth: u8,
-    /// Topmost entries.
-    pub roots: Vec<ChunkRef>,
-}
-
-impl From<Tree> for ChunkTree {
-    fn from(tree: Tree) -> Self {
-        Self { depth: tree.depth, roots: tree.roots }
-    }
 }
 
 /// What a listing shows of a register.
@@ -269,8 +214,8 @@ pub struct Summary {
     pub modified: u64,
     /// The version.
     pub etag: WriteId,
-    /// BLAKE3 of the content; zeros for a bucket.
-    pub hash: [u8; 32],
+    /// See [`Record::hash`]; `None` for what is no object.
+    pub hash: Option<[u8; 32]>,
     /// See [`Digests::md5`].
     pub md5: Option<[u8; 16]>,
     /// See [`Digests::parts`].
@@ -311,7 +256,8 @@ pub struct InviteRecord {
 }
 
 impl Body {
-    /// Seals it for one version of one object.
+    /// Seals it for one version of one object. The version must have no other body, ever; where that can't be known,
+    /// a random salt takes its place, and stands in [`Record::salt`].
     pub fn seal(&self, network: &NetworkKey, name: &RegisterName, version: &WriteId) -> Bytes {
         let plain = postcard::to_stdvec(self).expect("a body is plain data");
         seal::seal_body(network, name.as_bytes(), version, plain).into()
@@ -344,6 +290,11 @@ impl Record {
         check_tags(&self.tags)
     }
 
+    /// Gives the record of the version `version` of the register `name` its body.
+    pub fn set_body(&mut self, body: &Body, network: &NetworkKey, name: &RegisterName, version: &WriteId) {
+        (self.body, self.salt) = (body.seal(network, name, version), None);
+    }
+
     /// Opens the body, and checks that it can be the body of this size.
     pub fn open(
         &self,
@@ -351,28 +302,31 @@ impl Record {
         name: &RegisterName,
         version: &WriteId,
     ) -> Result<Body, RecordError> {
-        let plain = seal::open_body(network, name.as_bytes(), version, &self.body)
+        let sealed_with = self.salt.as_ref().unwrap_or(version);
+        let plain = seal::open_body(network, name.as_bytes(), sealed_with, &self.body)
             .map_err(|_| RecordError::Sealed)?;
-        let body = postcard::from_bytes(&plain)
-            .map_err(|why| RecordError::Malformed { what: "object body", why: why.to_string() })?;
-        let fits = match &body {
-            Body::Inline(bytes) if bytes.len() as u64 != self.size => Err("its length is not the size"),
-            Body::PartsIn(_, len) if *len == 0 || *len as usize > CHUNK => {
-                Err("its list of parts is no chunk")
-            }
-            Body::Inline(_) | Body::PartsIn(..) => Ok(()),
-            Body::Chunks(tree) => check_tree(tree, self.size),
-            Body::Parts(parts) => check_parts(parts, self.size),
+        let malformed = |why: String| RecordError::Malformed { what: "object body", why };
+        let body: Body = postcard::from_bytes(&plain).map_err(|why| malformed(why.to_string()))?;
+        self.check_body(&body).map_err(|why| malformed(why.to_owned()))?;
+        Ok(body)
+    }
+
+    fn check_body(&self, body: &Body) -> Result<(), &'static str> {
+        let checked = match body {
+            Body::Inline(bytes) if bytes.len() as u64 == self.size => return Ok(()),
+            Body::Inline(_) => return Err("its length is not the size"),
+            Body::PartsIn(_, 1..=MAX_LIST) => return Ok(()),
+            Body::PartsIn(..) => return Err("its list of parts is no chunk"),
+            Body::Chunks(tree) => Parts::one(self.size, tree.clone()),
+            Body::Parts(parts) => Parts::new(parts.clone()),
         };
-        match fits {
-            Ok(()) => Ok(body),
-            Err(why) => Err(RecordError::Malformed { what: "object body", why: why.to_owned() }),
-        }
+        let parts = checked.map_err(|BadParts(why)| why)?;
+        if parts.size() == self.size { Ok(()) } else { Err("its parts are not as long as the whole") }
     }
 
     /// Whether the content may be in chunks: it is too long to stand here, or was put together of parts.
     pub fn may_have_chunks(&self) -> bool {
-        self.size > MAX_INLINE as u64 || self.hash == [0; 32]
+        self.size > MAX_INLINE as u64 || self.hash.is_none()
     }
 
     /// What a listing shows.
@@ -385,7 +339,7 @@ impl Record {
 impl Summary {
     /// What a listing shows of a register that holds no object.
     pub fn of_other(modified: u64, etag: WriteId) -> Self {
-        Self { size: 0, modified, etag, hash: [0; 32], md5: None, parts: None }
+        Self { size: 0, modified, etag, hash: None, md5: None, parts: None }
     }
 }
 
@@ -477,22 +431,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{id::ChunkId, seal::ContentKey};
 
     const KEY: NetworkKey = NetworkKey([3; 32]);
 
     fn record(size: u64, body: &Body) -> (Record, RegisterName, WriteId) {
         let name = RegisterName::object("default", "a").unwrap();
-        let version = WriteId([9; 16]);
+        let (version, salt) = (WriteId([9; 16]), WriteId([4; 16]));
         let record = Record {
             size,
-            hash: [1; 32],
+            hash: Some([1; 32]),
             modified: 1_700_000_000_000,
             meta: UserMeta {
                 content_type: Some("text/plain".into()),
                 entries: vec![("a".into(), "b".into())],
             },
             epoch: 1,
-            body: body.seal(&KEY, &name, &version),
+            body: body.seal(&KEY, &name, &salt),
             headers: Headers { cache_control: Some("no-store".into()), ..Headers::default() },
             digests: Digests {
                 md5: Some([7; 16]),
@@ -501,6 +456,7 @@ mod tests {
                 composite: true,
             },
             tags: vec![("color".into(), "red".into())],
+            salt: Some(salt),
         };
         (record, name, version)
     }
@@ -525,8 +481,7 @@ mod tests {
 
     #[test]
     fn parts_must_fit_the_whole() {
-        let chunk =
-            |number| ChunkRef { id: crate::id::ChunkId([number; 32]), key: seal::ContentKey([number; 32]) };
+        let chunk = |number| ChunkRef { id: ChunkId([number; 32]), key: ContentKey([number; 32]) };
         let part = |size, count: u8| Part {
             size,
             tree: ChunkTree { depth: 0, roots: (0..count).map(chunk).collect() },
@@ -540,19 +495,31 @@ mod tests {
         assert!(open(CHUNK as u64 + 7, &good).is_err());
         assert!(open(5, &Body::Parts(vec![part(5, 2)])).is_err());
         assert!(open(u64::MAX, &Body::Parts(vec![part(u64::MAX, 1), part(u64::MAX, 1)])).is_err());
+        assert!(open(5, &Body::PartsIn(chunk(1), 0)).is_err());
         assert!(open(5, &Body::PartsIn(chunk(1), CHUNK as u32 + 1)).is_err());
-        let parts = vec![part(5, 1); 3];
-        assert_eq!(Part::decode_list(&Part::encode_list(&parts), 15).as_ref(), Ok(&parts));
-        assert!(Part::decode_list(&Part::encode_list(&parts), 16).is_err());
-        assert!(Part::decode_list(b"xx", 16).is_err());
+        assert!(open(5, &Body::PartsIn(chunk(1), CHUNK as u32)).is_ok());
     }
 
     #[test]
-    fn ten_thousand_parts_fit_a_chunk() {
-        let chunk = ChunkRef { id: crate::id::ChunkId([1; 32]), key: seal::ContentKey([1; 32]) };
-        let roots = vec![chunk; crate::manifest::MAX_PART_ROOTS];
-        let part = Part { size: u64::MAX, tree: ChunkTree { depth: MAX_DEPTH, roots } };
-        assert!(Part::encode_list(&vec![part; usize::from(MAX_PARTS)]).len() < CHUNK);
+    fn of_one_version_no_two_bodies_are_sealed_alike() {
+        let (mut record, name, version) = record(5, &Body::Inline(Bytes::from_static(b"hello")));
+        let other = Body::Inline(Bytes::from_static(b"HELLO"));
+        let salts = [WriteId([1; 16]), WriteId([2; 16])];
+        let sealed = salts.map(|salt| {
+            (record.body, record.salt) = (other.seal(&KEY, &name, &salt), Some(salt));
+            assert_eq!(record.open(&KEY, &name, &version).as_ref(), Ok(&other));
+            record.body.clone()
+        });
+        assert_ne!(sealed[0], sealed[1]);
+        record.salt = Some(salts[0]);
+        assert_eq!(record.open(&KEY, &name, &version), Err(RecordError::Sealed));
+        record.set_body(&other, &KEY, &name, &version);
+        assert_eq!(record.open(&KEY, &name, &version), Ok(other));
+        assert_eq!(
+            record.open(&KEY, &name, &salts[0]),
+            Err(RecordError::Sealed),
+            "bound to the version again"
+        );
     }
 
     #[test]
@@ -563,12 +530,12 @@ mod tests {
         assert_eq!((read.size, read.modified, read.epoch), (5, 1_699_536_775_168, 1));
         assert_eq!(read.meta.content_type.as_deref(), Some("text/plain"));
         assert_eq!(read.body.as_ref(), b"hello");
-        assert_eq!((read.headers, read.digests, read.tags), Default::default());
+        assert_eq!((read.headers, read.digests, read.tags, read.salt), Default::default());
     }
 
     #[test]
     fn the_format_of_version_2_still_reads() {
-        let old = "0205010101010101010101010101010101010101010101010101010101010101010180d095ffbc31010a746578742f706c61696e0101610162010568656c6c6f01086e6f2d73746f726500000000010707070707070707070707070707070701ac02010001020304010105636f6c6f7203726564";
+        let old = "020501010101010101010101010101010101010101010101010101010101010101010180d095ffbc31010a746578742f706c61696e0101610162010568656c6c6f01086e6f2d73746f726500000000010707070707070707070707070707070701ac02010001020304010105636f6c6f72037265640104040404040404040404040404040404";
         let bytes = data_encoding::HEXLOWER.decode(old.as_bytes()).unwrap();
         let (mut record, ..) = record(5, &Body::Inline(Bytes::new()));
         record.body = Bytes::from_static(b"hello");

@@ -88,8 +88,8 @@ pub struct PutOptions {
 pub struct Stored {
     /// Bytes of content.
     pub size: u64,
-    /// BLAKE3 of the content.
-    pub hash: [u8; 32],
+    /// BLAKE3 of the content, if it is known: that of an object of several parts is not.
+    pub hash: Option<[u8; 32]>,
     /// The version.
     pub etag: WriteId,
     /// Durable copies when it was acknowledged (of the chunk or record with the fewest).

@@ -46,6 +46,7 @@ impl Inner {
         if !first.objects.is_empty() {
             return Err(Error::BucketNotEmpty(bucket.to_owned()));
         }
+        self.abort_uploads(bucket).await?;
         let removed = self
             .change(&name, WriteId(sys::random()), |found| match is_there(found) {
                 true => Ok(State::Absent),

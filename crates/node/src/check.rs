@@ -3,11 +3,7 @@
 //! Nothing is changed, except that damaged copies that a deep check comes upon are healed like any other.
 //! Writes go on meanwhile: what looks wrong is looked at again before it counts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pando_core::{
@@ -69,8 +65,14 @@ struct Check<'a> {
 
 impl Check<'_> {
     async fn objects(&mut self) -> Result<(), Error> {
-        self.all_of(RegisterName::all_objects_prefix()).await?;
-        self.all_of(RegisterName::all_parts_prefix()).await
+        for prefix in [
+            RegisterName::all_objects_prefix(),
+            RegisterName::all_uploads_prefix(),
+            RegisterName::all_parts_prefix(),
+        ] {
+            self.all_of(prefix).await?;
+        }
+        Ok(())
     }
 
     async fn all_of(&mut self, prefix: Vec<u8>) -> Result<(), Error> {
@@ -82,7 +84,8 @@ impl Check<'_> {
             for (name, holders) in &shown.names {
                 self.record(name, holders).await?;
                 let is_live = holders.values().any(|(_, summary)| summary.is_some());
-                if is_live {
+                // An upload that goes on has no content of its own.
+                if is_live && name.upload_parts().is_none() {
                     self.object(name).await?;
                 }
             }
@@ -181,33 +184,28 @@ impl Check<'_> {
         self.report.objects += u64::from(name.object_parts().is_some());
         self.report.bytes += record.size;
         let body = record.open(self.inner.key()?, name, &version)?;
-        if let Err(why) = self.content(name, &body, record.size).await {
+        if let Err(why) = self.content(name, body, record.size).await {
             let text = format!("the object's list of chunks can't be read: {why}");
             self.problem(object_text(name), None, self.inner.id, &text);
         }
         Ok(())
     }
 
-    async fn content(&mut self, name: &RegisterName, body: &Body, size: u64) -> Result<(), Error> {
-        let Some(mut content) = Content::open(self.inner, body, size).await? else { return Ok(()) };
-        let list = content.list().map(|(chunk, _)| chunk.id);
-        if let Some(list) = list {
-            self.chunk(name, list).await;
+    async fn content(&mut self, name: &RegisterName, body: Body, size: u64) -> Result<(), Error> {
+        if let Body::PartsIn(list, _) = &body {
+            self.chunk(name, list.id).await;
         }
-        let mut cursor = content.cursor_at(0);
-        let mut nodes: BTreeSet<ChunkId> = BTreeSet::new();
+        let Some(mut content) = Content::open(self.inner, body, size).await? else { return Ok(()) };
+        let mut at = 0;
         loop {
             let mut on_way: Vec<ChunkId> = Vec::new();
-            let found = content.next(self.inner, &mut cursor, |node, _| on_way.push(node.id)).await;
+            let found = content.chunk_at(self.inner, at, |node, _| on_way.push(node.id)).await;
             for node in on_way {
-                if nodes.insert(node) {
-                    self.chunk(name, node).await;
-                }
+                self.chunk(name, node).await;
             }
-            match found? {
-                Some(found) => self.chunk(name, found.chunk.id).await,
-                None => return Ok(()),
-            }
+            let Some(found) = found? else { return Ok(()) };
+            self.chunk(name, found.chunk.id).await;
+            at = found.range.end;
         }
     }
 

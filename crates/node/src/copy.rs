@@ -10,17 +10,19 @@ use pando_core::{
     id::{ChunkId, NodeId, Partition, WriteId},
     manifest::ChunkRef,
     name::RegisterName,
-    record::{Body, Record, check_tags},
-    wire::{Offer, Reply, Request},
+    parts::Part,
+    record::{Body, check_tags},
+    wire::{MAX_OFFER, Offer, Reply, Request},
 };
 
 use crate::{
     api::{Condition, Consistency, CopyOptions, ObjectInfo, Stored},
-    content::{Content, fetch_whole},
+    content::{Content, Found, fetch_whole},
     error::Error,
     get,
     inner::{Inner, Message, permit},
     keep::Kept,
+    peers::Liveness,
     put::{QUEUE_PATIENCE, Upload, seal_and_keep},
     sys::{self, Instant},
 };
@@ -29,6 +31,8 @@ use crate::{
 const BATCH: usize = 512;
 /// Owners that are asked at once.
 const PARALLEL: usize = 16;
+/// Chunks that too few hold, fetched and kept at once.
+const FETCHES: usize = 4;
 /// How often a change of an object's tags starts again because the object changed meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -48,7 +52,9 @@ impl Inner {
         if from.0 != to.0 {
             self.check_bucket(to.0).await?;
         }
+        self.check_condition(&name, options.condition).await?;
         if let Some((meta, headers)) = options.replace {
+            meta.check(&headers)?;
             (record.meta, record.headers) = (meta, headers);
         }
         if let Some(tags) = options.tags {
@@ -60,7 +66,7 @@ impl Inner {
         }
         let body = record.open(self.key()?, &source, &old)?;
         let version = WriteId(sys::random());
-        let fewest = match Content::open(self, &body, record.size).await? {
+        let fewest = match Content::open(self, body.clone(), record.size).await? {
             None => None,
             Some(mut content) => {
                 let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
@@ -70,7 +76,7 @@ impl Inner {
                 Some(upload.fewest)
             }
         };
-        record.body = body.seal(self.key()?, &name, &version);
+        record.set_body(&body, self.key()?, &name, &version);
         let stored = self.commit(&name, version, &record, options.condition).await?.with(fewest);
         Ok((stored, get::info(to.0, to.1, &record, version)))
     }
@@ -108,17 +114,15 @@ impl Upload<'_> {
     /// Claims all chunks of a content, its manifest's and its list's included.
     pub(crate) async fn adopt(&mut self, content: &mut Content) -> Result<(), Error> {
         let mut batch: Vec<Wanted> = content.list().cloned().into_iter().collect();
-        let mut cursor = content.cursor_at(0);
+        let mut at = 0;
         loop {
-            let found = content.next(self.inner, &mut cursor, |node, plain| {
-                // The node that was visited last comes again with each of its chunks.
-                if !batch.iter().rev().any(|(chunk, _)| chunk.id == node.id) {
-                    batch.push((node.clone(), plain));
-                }
-            });
-            let found = found.await?;
+            let found =
+                content.chunk_at(self.inner, at, |node, plain| batch.push((node.clone(), plain))).await?;
             let end = found.is_none();
-            batch.extend(found.map(|found| (found.chunk, (found.range.end - found.range.start) as usize)));
+            if let Some(Found { chunk, range }) = found {
+                batch.push((chunk, (range.end - range.start) as usize));
+                at = range.end;
+            }
             if end || batch.len() >= BATCH {
                 self.claim(std::mem::take(&mut batch)).await?;
                 self.stay_alive().await?;
@@ -135,14 +139,59 @@ impl Upload<'_> {
             batch.into_iter().map(|wanted| (wanted.0.id, wanted)).collect();
         let layout = self.inner.layout()?;
         let owners_of = |chunk: &ChunkId| layout.owners(Partition::of_chunk(chunk));
-        let mut asked: BTreeMap<NodeId, Vec<ChunkId>> = BTreeMap::new();
-        for chunk in wanted.keys() {
-            for owner in owners_of(chunk) {
-                asked.entry(owner).or_default().push(*chunk);
+        let mut holders = self.offer_all(wanted.keys().map(|chunk| (*chunk, owners_of(chunk)))).await;
+        // By who holds them, since holders must note durably who is owed what they hold.
+        let mut owed: BTreeMap<Vec<NodeId>, Vec<(NodeId, ChunkId)>> = BTreeMap::new();
+        let mut scarce: Vec<Wanted> = Vec::new();
+        for (id, chunk) in wanted {
+            let owners = owners_of(&id);
+            let holders = holders.remove(&id).unwrap_or_default();
+            let needed = owners.len() / 2 + 1;
+            if holders.len() < needed {
+                scarce.push(chunk);
+                continue;
+            }
+            let who: Vec<NodeId> = holders.iter().map(|(node, _)| *node).collect();
+            let missing = owners.iter().filter(|owner| !who.contains(owner)).map(|owner| (*owner, id));
+            let missing: Vec<_> = missing.collect();
+            if !missing.is_empty() {
+                owed.entry(who).or_default().extend(missing);
+            }
+            self.enter(Kept { holders, needed, wanted: owners.len() })?;
+        }
+        for (holders, owed) in owed {
+            for owed in owed.chunks(MAX_OFFER) {
+                self.inner.note_owed(&holders, owed.to_vec()).await?;
             }
         }
+        let (inner, name, version) = (self.inner, self.name.clone(), self.version);
+        let fetches =
+            scarce.into_iter().map(|(chunk, plain)| fetch_and_keep(inner, &name, version, chunk, plain));
+        let mut fetches = stream::iter(fetches).buffer_unordered(FETCHES);
+        while let Some(kept) = fetches.next().await {
+            self.enter(kept?)?;
+            self.stay_alive().await?;
+        }
+        Ok(())
+    }
+
+    /// Offers chunks to their owners, but for those that are down; who holds each, since when at least.
+    async fn offer_all(
+        &self,
+        chunks: impl Iterator<Item = (ChunkId, Vec<NodeId>)>,
+    ) -> BTreeMap<ChunkId, Vec<(NodeId, Instant)>> {
+        let mut asked: BTreeMap<NodeId, Vec<ChunkId>> = BTreeMap::new();
+        for (chunk, owners) in chunks {
+            for owner in owners {
+                asked.entry(owner).or_default().push(chunk);
+            }
+        }
+        let inner = self.inner;
+        // Each batch would wait for who is down. What is held by too few without it is kept as in a put, which asks it
+        // if it takes that.
+        asked.retain(|owner, _| *owner == inner.id || inner.peers.liveness(owner) != Liveness::Down);
         let began = Instant::now();
-        let (inner, version, name) = (self.inner, self.version, &self.name);
+        let (version, name) = (self.version, &self.name);
         let offers = asked.into_iter().map(|(owner, chunks)| async move {
             let offer = Offer { version, name: name.clone(), chunks: chunks.clone() };
             match inner.ask(owner, &Message::from(Request::Offer(offer))).await {
@@ -161,53 +210,36 @@ impl Upload<'_> {
                 holders.entry(chunk).or_default().push((owner, began));
             }
         }
-        // By who holds them, since holders must note durably who is owed what they hold.
-        let mut owed: BTreeMap<Vec<NodeId>, Vec<(NodeId, ChunkId)>> = BTreeMap::new();
-        for (id, (chunk, plain)) in wanted {
-            let owners = owners_of(&id);
-            let holders = holders.remove(&id).unwrap_or_default();
-            let needed = owners.len() / 2 + 1;
-            if holders.len() < needed {
-                let kept = self.fetch_and_keep(chunk, plain).await?;
-                self.enter(kept)?;
-                continue;
-            }
-            let who: Vec<NodeId> = holders.iter().map(|(node, _)| *node).collect();
-            let missing = owners.iter().filter(|owner| !who.contains(owner)).map(|owner| (*owner, id));
-            let missing: Vec<_> = missing.collect();
-            if !missing.is_empty() {
-                owed.entry(who).or_default().extend(missing);
-            }
-            self.enter(Kept { holders, needed, wanted: owners.len() })?;
-        }
-        for (holders, owed) in owed {
-            self.inner.note_owed(&holders, owed).await?;
-        }
-        Ok(())
-    }
-
-    /// Brings a chunk that too few of its owners hold to them.
-    async fn fetch_and_keep(&mut self, chunk: ChunkRef, plain: usize) -> Result<Kept, Error> {
-        let _place =
-            permit(&self.inner.limits.chunks_out, QUEUE_PATIENCE, "too many chunks in flight").await?;
-        let content = fetch_whole(self.inner, chunk.clone(), plain).await?;
-        let mut buffer = self.inner.buffers.take();
-        buffer.clear();
-        buffer.extend_from_slice(&content);
-        drop(content);
-        let (sealed, kept) = seal_and_keep(self.inner, &self.name, self.version, buffer, 0).await?;
-        if sealed.id != chunk.id {
-            let why = "what it opened to seals to another chunk".to_owned();
-            return Err(Error::ChunkUnavailable { chunk: chunk.id, why });
-        }
-        Ok(kept)
+        holders
     }
 }
 
-/// The parts that a body consists of, if it is not inline and its parts stand in it.
-pub(crate) fn tree_of(record: &Record, body: Body) -> Option<pando_core::record::Part> {
+/// Brings a chunk that too few of its owners hold to them.
+async fn fetch_and_keep(
+    inner: &Arc<Inner>,
+    name: &RegisterName,
+    version: WriteId,
+    chunk: ChunkRef,
+    plain: usize,
+) -> Result<Kept, Error> {
+    let _place = permit(&inner.limits.chunks_out, QUEUE_PATIENCE, "too many chunks in flight").await?;
+    let content = fetch_whole(inner, chunk.clone(), plain).await?;
+    let mut buffer = inner.buffers.take();
+    buffer.clear();
+    buffer.extend_from_slice(&content);
+    drop(content);
+    let (sealed, kept) = seal_and_keep(inner, name, version, buffer, 0).await?;
+    if sealed.id != chunk.id {
+        let why = "what it opened to seals to another chunk".to_owned();
+        return Err(Error::ChunkUnavailable { chunk: chunk.id, why });
+    }
+    Ok(kept)
+}
+
+/// The part that a body can be by itself, if it is one tree of chunks.
+pub(crate) fn part_of(size: u64, body: Body) -> Option<Part> {
     match body {
-        Body::Chunks(tree) => Some(pando_core::record::Part { size: record.size, tree }),
-        _ => None,
+        Body::Chunks(tree) => Some(Part { size, tree }),
+        Body::Inline(_) | Body::Parts(_) | Body::PartsIn(..) => None,
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
     api::{ByteRange, Consistency, ObjectInfo},
-    content::{Content, Cursor, Found},
+    content::{Content, Found},
     error::Error,
     fetch::{Piece, fetch},
     inner::{Inner, object_of, permit},
@@ -81,13 +81,12 @@ impl Inner {
             _ if range.is_empty() => Source::Inline(Bytes::new()),
             body => {
                 let place = permit(&self.limits.gets, QUEUE_PATIENCE, "too many gets at once").await?;
-                Source::Chunks(Box::new(Chunks::new(
-                    Arc::clone(self),
-                    body,
-                    record.size,
-                    range.clone(),
-                    place,
-                )))
+                match Content::open(self, body, record.size).await? {
+                    Some(content) => {
+                        Source::Chunks(Box::new(Chunks::new(Arc::clone(self), content, range.clone(), place)))
+                    }
+                    None => unreachable!("an inline body was opened above"),
+                }
             }
         };
         Ok(Object { info: info(bucket, key, &record, version), range, source })
@@ -119,7 +118,7 @@ pub(crate) fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -
         bucket: bucket.to_owned(),
         key: key.to_owned(),
         size: record.size,
-        hash: known_hash(&record.hash),
+        hash: record.hash,
         etag: version,
         modified: record.modified,
         meta: record.meta.clone(),
@@ -127,11 +126,6 @@ pub(crate) fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -
         digests: record.digests.clone(),
         tags: record.tags.clone(),
     }
-}
-
-/// The BLAKE3 of a content, if it is known.
-pub(crate) fn known_hash(hash: &[u8; 32]) -> Option<[u8; 32]> {
-    Some(*hash).filter(|hash| *hash != [0; 32])
 }
 
 impl ByteRange {
@@ -152,14 +146,12 @@ impl ByteRange {
 /// Delivers a range of a chunked object in order.
 struct Chunks {
     inner: Arc<Inner>,
-    /// What is read: opened when the first bytes are asked for.
-    content: Result<(Content, Cursor), Body>,
-    size: u64,
+    content: Content,
     range: Range<u64>,
     /// Where the next bytes to deliver start.
     at: u64,
-    /// Whether all chunks of the range are being fetched or were.
-    all_started: bool,
+    /// Where the next chunk to start fetching is.
+    next_chunk: u64,
     queue: VecDeque<Fetching>,
     failed: bool,
     _place: OwnedSemaphorePermit,
@@ -183,13 +175,12 @@ impl Drop for Fetching {
 }
 
 impl Chunks {
-    fn new(inner: Arc<Inner>, body: Body, size: u64, range: Range<u64>, place: OwnedSemaphorePermit) -> Self {
+    fn new(inner: Arc<Inner>, content: Content, range: Range<u64>, place: OwnedSemaphorePermit) -> Self {
         Self {
             inner,
-            content: Err(body),
-            size,
+            content,
             at: range.start,
-            all_started: false,
+            next_chunk: range.start,
             range,
             queue: VecDeque::new(),
             failed: false,
@@ -215,8 +206,7 @@ impl Chunks {
     async fn next_segment(&mut self) -> Result<(u64, Bytes), Error> {
         loop {
             self.start_ahead().await?;
-            // Bytes are missing, so a chunk is being fetched, unless the content is shorter than its record says.
-            let Some(current) = self.queue.front_mut() else { return Err(Error::Stopping) };
+            let current = self.queue.front_mut().expect("a chunk is being fetched while bytes are missing");
             if current.left == 0 {
                 self.queue.pop_front();
                 continue;
@@ -231,14 +221,7 @@ impl Chunks {
 
     /// Fetches ahead as far as there is room; the chunk that is needed next never waits for room.
     async fn start_ahead(&mut self) -> Result<(), Error> {
-        if let Err(body) = &self.content {
-            let opened = Content::open(&self.inner, body, self.size).await?;
-            let content = opened.ok_or(Error::Stopping)?;
-            let cursor = content.cursor_at(self.range.start);
-            self.content = Ok((content, cursor));
-        }
-        let Ok((content, cursor)) = &mut self.content else { return Ok(()) };
-        while self.queue.len() < AHEAD && !self.all_started {
+        while self.queue.len() < AHEAD && self.next_chunk < self.range.end {
             let ahead = match self.queue.is_empty() {
                 true => None,
                 false => match Arc::clone(&self.inner.limits.chunks_ahead).try_acquire_owned() {
@@ -246,10 +229,8 @@ impl Chunks {
                     Err(_) => return Ok(()),
                 },
             };
-            let Some(Found { chunk, range }) = content.next(&self.inner, cursor, |_, _| {}).await? else {
-                self.all_started = true;
-                return Ok(());
-            };
+            let found = self.content.chunk_at(&self.inner, self.next_chunk, |_, _| {}).await?;
+            let Found { chunk, range } = found.expect("the content is as long as its record says");
             let plain = (range.end - range.start) as usize;
             let from = self.range.start.max(range.start) - range.start;
             let to = self.range.end.min(range.end) - range.start;
@@ -265,7 +246,7 @@ impl Chunks {
                 left: segments.len() as u32,
                 _ahead: ahead,
             });
-            self.all_started = range.end >= self.range.end;
+            self.next_chunk = range.end;
         }
         Ok(())
     }

@@ -22,7 +22,6 @@ use pando_store::{NameRange, Paged};
 use crate::{
     api::{Consistency, ListPage, ListQuery, ObjectInfo},
     error::Error,
-    get::known_hash,
     inner::{Inner, Message, PATIENCE, Unanswered},
     serve,
     sys::{self, Instant},
@@ -35,7 +34,7 @@ const FEW: usize = 256;
 /// Registers that are read at once because their owners differ.
 const PARALLEL: usize = 16;
 /// Follows every name that starts with what stands before it: no name holds this byte, being UTF-8.
-const AFTER_ALL: u8 = 0xff;
+pub(crate) const AFTER_ALL: u8 = 0xff;
 
 /// Names in order, with what they show; tombstones are left out.
 pub(crate) struct Names {
@@ -298,7 +297,7 @@ fn object(bucket: &str, key: &str, summary: &Summary) -> ObjectInfo {
         bucket: bucket.to_owned(),
         key: key.to_owned(),
         size: summary.size,
-        hash: known_hash(&summary.hash),
+        hash: summary.hash,
         etag: summary.etag,
         modified: summary.modified,
         meta: UserMeta::default(),

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use pando_core::{
     id::WriteId,
-    manifest::ChunkRef,
     name::{MAX_PARTS, RegisterName},
-    record::{Body, Digests, MAX_INLINE, Part, Record, UploadRecord},
+    parts::{MAX_PART_ROOTS, Part, Parts},
+    record::{Body, Digests, MAX_INLINE, Record, UploadRecord},
     register::State,
+    wire::Request,
 };
 use tokio::io::AsyncRead;
 
@@ -25,18 +26,21 @@ use crate::{
         Condition, Consistency, PartInfo, PartPage, PutOptions, Stored, UploadInfo, UploadOptions,
         UploadPage, WantedPart,
     },
-    content::Content,
-    copy::tree_of,
+    content::{self, Content},
+    copy::part_of,
     error::Error,
     inner::{Inner, object_of, permit},
-    put::{QUEUE_PATIENCE, Source, Upload, fill},
+    list::AFTER_ALL,
+    put::{QUEUE_PATIENCE, Source, Upload, check, fill},
     register::Outcome,
     sys,
 };
 
 /// Registers that are read or removed at once.
 const PARALLEL: usize = 16;
-/// A list of parts up to this length stands in the record.
+/// Parts that are removed in one go: their versions fit one message.
+const DROPS: usize = 1000;
+/// A list of parts up to this length stands in the record, a longer one is a chunk.
 const LIST_INLINE: usize = MAX_INLINE;
 /// An upload that nobody completed is removed after so long: S3 keeps them for ever, and people forget them.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -133,11 +137,19 @@ impl Inner {
     ) -> Result<(), Error> {
         match self.upload_record(bucket, key, id).await {
             Err(Error::NoSuchUpload(id)) => {
-                self.drop_register(part).await?;
+                self.drop_part(part).await?;
                 Err(Error::NoSuchUpload(id))
             }
             other => other.map(drop),
         }
+    }
+
+    /// Removes a part and has its chunks looked at.
+    async fn drop_part(self: &Arc<Self>, part: &RegisterName) -> Result<(), Error> {
+        if let Some(version) = self.drop_register(part).await? {
+            self.forget(version);
+        }
+        Ok(())
     }
 
     /// See [`crate::Node::copy_part`].
@@ -156,16 +168,19 @@ impl Inner {
             return Err(Error::Precondition { current: Some(old) });
         }
         let body = record.open(self.key()?, &source, &old)?;
-        let Some(part) = tree_of(&record, body) else { return Ok(None) };
-        if part.tree.roots.len() > pando_core::manifest::MAX_PART_ROOTS {
-            return Ok(None);
-        }
+        let Some(Part { size, mut tree }) = part_of(record.size, body.clone()) else { return Ok(None) };
         let version = WriteId(sys::random());
         let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
         let mut upload = Upload::new(self, name.clone(), version);
-        upload.adopt(&mut Content::of_parts(vec![part.clone()], None)).await?;
+        if let Some(mut content) = Content::open(self, body, size).await? {
+            upload.adopt(&mut content).await?;
+        }
+        if tree.roots.len() > MAX_PART_ROOTS {
+            let node = upload.keep_node(tree.node()).await?;
+            tree = tree.under(node);
+        }
         upload.stay_alive().await?;
-        record.body = Body::Chunks(part.tree).seal(self.key()?, &name, &version);
+        record.set_body(&Body::Chunks(tree), self.key()?, &name, &version);
         record.modified = sys::now_ms();
         let stored = self.commit(&name, version, &record, Condition::None).await?.with(Some(upload.fewest));
         self.part_stays(bucket, key, id, &name).await?;
@@ -243,8 +258,8 @@ impl Inner {
             }
             // Past all uploads to this key.
             Some((key, None)) => {
-                let mut last = RegisterName::upload_prefix(bucket, key)?;
-                last.extend([0, 0xff]);
+                let mut last = RegisterName::uploads_of(bucket, key)?;
+                last.push(AFTER_ALL);
                 Some(Bytes::from(last))
             }
         };
@@ -255,7 +270,7 @@ impl Inner {
             uploads.extend(page.entries.iter().filter_map(|(name, summary)| {
                 let (_, key, id) = name.upload_parts()?;
                 let (checksum, composite) = Default::default();
-                Some(UploadInfo { id, key: key.to_owned(), created: summary.modified, checksum, composite })
+                Some(UploadInfo { id, key: key.into_owned(), created: summary.modified, checksum, composite })
             }));
             match page.next {
                 Some(next) if uploads.len() <= limit => from = Some(next),
@@ -278,12 +293,16 @@ impl Inner {
         digests: impl FnOnce(&[PartInfo]) -> Result<Digests, Error>,
     ) -> Result<(Stored, Digests), Error> {
         let name = RegisterName::object(bucket, key)?;
-        let done = match self.put_together(&name, (bucket, key, id), wanted, condition, digests).await {
-            // Someone else may have completed it meanwhile, or this client before, without hearing of it.
-            Err(error @ (Error::NoSuchUpload(_) | Error::NoSuchPart(_))) => {
-                self.completed_before(&name, id).await?.ok_or(error)?
-            }
-            done => done?,
+        // This client may have completed it before, without hearing of it.
+        let done = match self.completed_before(&name, id).await? {
+            Some(done) => done,
+            None => match self.put_together(&name, (bucket, key, id), wanted, condition, digests).await {
+                // Or someone else meanwhile.
+                Err(error @ (Error::NoSuchUpload(_) | Error::NoSuchPart(_))) => {
+                    self.completed_before(&name, id).await?.ok_or(error)?
+                }
+                done => done?,
+            },
         };
         // It is done; what is left now goes later if this fails.
         match self.abort_upload(bucket, key, id).await {
@@ -303,7 +322,12 @@ impl Inner {
         condition: Condition,
         digests: impl FnOnce(&[PartInfo]) -> Result<Digests, Error>,
     ) -> Result<(Stored, Digests), Error> {
-        let begun = self.upload_record(bucket, key, id).await?;
+        // What can be known to fail fails before anything is claimed.
+        let (begun, (), ()) = tokio::try_join!(
+            self.upload_record(bucket, key, id),
+            self.check_bucket(bucket),
+            self.check_completion(name, id, condition),
+        )?;
         if wanted.windows(2).any(|pair| pair[0].number >= pair[1].number) {
             return Err(Error::PartOrder);
         }
@@ -312,8 +336,8 @@ impl Inner {
             match self.read_part(&part).await? {
                 Some((record, version)) if wanted.md5.is_none_or(|md5| record.digests.md5 == Some(md5)) => {
                     let body = record.open(self.key()?, &part, &version)?;
-                    let tree = tree_of(&record, body).ok_or(Error::NoSuchPart(wanted.number))?;
-                    Ok((part_info(wanted.number, &record, version), tree))
+                    let part = part_of(record.size, body).ok_or(Error::NoSuchPart(wanted.number))?;
+                    Ok((part_info(wanted.number, &record, version), part))
                 }
                 _ => Err(Error::NoSuchPart(wanted.number)),
             }
@@ -321,35 +345,49 @@ impl Inner {
         let found: Vec<(PartInfo, Part)> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
         let (infos, parts): (Vec<PartInfo>, Vec<Part>) = found.into_iter().unzip();
         let digests = digests(&infos)?;
-        let size = infos.iter().map(|info| info.size).sum();
-
+        let parts = Parts::new(parts).map_err(content::unusable)?;
         let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
         let mut upload = Upload::new(self, name.clone(), *id);
-        upload.adopt(&mut Content::of_parts(parts.clone(), None)).await?;
-        let list = Part::encode_list(&parts);
-        let body = if list.len() <= LIST_INLINE {
-            Body::Parts(parts)
-        } else {
-            let (chunk, len): (ChunkRef, usize) = (upload.keep_node(list.clone()).await?, list.len());
-            Body::PartsIn(chunk, len as u32)
+        upload.adopt(&mut Content::of_parts(parts.clone())).await?;
+        let list = parts.encode();
+        let body = match list.len() {
+            ..=LIST_INLINE => Body::Parts(parts.as_slice().to_vec()),
+            len => Body::PartsIn(upload.keep_node(list).await?, len as u32),
         };
         upload.stay_alive().await?;
+        let salt = WriteId(sys::random());
         let record = Record {
-            size,
-            hash: [0; 32],
+            size: parts.size(),
+            hash: None,
             modified: sys::now_ms(),
             meta: begun.meta,
             epoch: 1,
-            body: body.seal(self.key()?, name, id),
+            body: body.seal(self.key()?, name, &salt),
             headers: begun.headers,
             digests: digests.clone(),
             tags: begun.tags,
+            salt: Some(salt),
         };
         let stored = self.commit(name, *id, &record, condition).await?.with(Some(upload.fewest));
         Ok((stored, digests))
     }
 
-    /// The object, if an upload that is gone became it.
+    /// As [`Inner::check_condition`]; holds for an upload that was completed already, whatever came of it since.
+    async fn check_completion(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: &WriteId,
+        condition: Condition,
+    ) -> Result<(), Error> {
+        let found = self.read(name).await?;
+        let value = found.as_ref().map(|accepted| &accepted.value);
+        match value.is_some_and(|value| value.recent.contains(id)) {
+            true => Ok(()),
+            false => check(condition, object_of(value)?.as_ref()),
+        }
+    }
+
+    /// The object, if the upload became it.
     async fn completed_before(
         self: &Arc<Self>,
         name: &RegisterName,
@@ -374,21 +412,43 @@ impl Inner {
         key: &str,
         id: &WriteId,
     ) -> Result<(), Error> {
-        // The upload first: no part can come any more.
-        let there = self.drop_register(&RegisterName::upload(bucket, key, id)?).await?;
+        // The upload first: from then on, who puts a part finds out and removes it again.
+        let there = self.drop_register(&RegisterName::upload(bucket, key, id)?).await?.is_some();
         loop {
-            let parts = self.part_names(bucket, key, id, 0, 1000).await?;
+            let parts = self.part_names(bucket, key, id, 0, DROPS).await?;
             if parts.is_empty() {
                 break;
             }
-            let drops = parts.into_iter().map(|(_, name)| async move { self.drop_register(&name).await });
-            stream::iter(drops).buffer_unordered(PARALLEL).try_for_each(|_| async { Ok(()) }).await?;
+            let names = parts.into_iter().map(|(_, name)| name);
+            let drops = names.map(|name| async move { self.drop_register(&name).await });
+            let dropped: Vec<Option<WriteId>> =
+                stream::iter(drops).buffer_unordered(PARALLEL).try_collect().await?;
+            self.tell_all(Request::Recheck(dropped.into_iter().flatten().collect()));
         }
         if there { Ok(()) } else { Err(Error::NoSuchUpload(*id)) }
     }
 
-    /// Makes a register a tombstone, and has its chunks looked at; `false`: there was nothing.
-    async fn drop_register(self: &Arc<Self>, name: &RegisterName) -> Result<bool, Error> {
+    /// Aborts all uploads to a bucket's objects.
+    pub(crate) async fn abort_uploads(self: &Arc<Self>, bucket: &str) -> Result<(), Error> {
+        let mut last: Option<UploadInfo> = None;
+        loop {
+            let after = last.as_ref().map(|last| (last.key.as_str(), Some(last.id)));
+            let page = self.list_uploads(bucket, "", after, DROPS).await?;
+            for upload in &page.uploads {
+                match self.abort_upload(bucket, &upload.key, &upload.id).await {
+                    Ok(()) | Err(Error::NoSuchUpload(_)) => {}
+                    Err(why) => return Err(why),
+                }
+            }
+            last = page.uploads.into_iter().last();
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes a register a tombstone; the version that it held. `None`: there was nothing.
+    async fn drop_register(self: &Arc<Self>, name: &RegisterName) -> Result<Option<WriteId>, Error> {
         let mut version = None;
         let outcome = self
             .change(name, WriteId(sys::random()), |found| {
@@ -401,11 +461,7 @@ impl Inner {
                 }
             })
             .await?;
-        let is_part = name.part_parts().is_some();
-        if let (Some(version), true, Outcome::Written(_)) = (version, is_part, &outcome) {
-            self.forget(version);
-        }
-        Ok(matches!(outcome, Outcome::Written(_)))
+        Ok(version.filter(|_| matches!(outcome, Outcome::Written(_))))
     }
 }
 
@@ -423,7 +479,7 @@ fn part_info(number: u16, record: &Record, version: WriteId) -> PartInfo {
 pub(crate) async fn sweep(inner: Arc<Inner>) {
     loop {
         sys::sleep(SWEEP + sys::jitter(SWEEP / 4)).await;
-        if let Err(error) = sweep_once(&inner, sys::now_ms()).await {
+        if let Err(error) = sweep_once(&inner, inner.steady_ms()).await {
             tracing::debug!(%error, "sweeping uploads goes on later");
         }
     }
@@ -439,8 +495,12 @@ pub(crate) async fn sweep_once(inner: &Arc<Inner>, now_ms: u64) -> Result<(), Er
             for (name, summary) in page.entries {
                 let first = inner.layout()?.owners(name.partition()).first().copied();
                 let age = Duration::from_millis(now_ms.saturating_sub(summary.modified));
-                if first == Some(inner.id) {
-                    sweep_register(inner, &name, age).await?;
+                if first != Some(inner.id) {
+                    continue;
+                }
+                // What can't be read now is not in the way of the rest.
+                if let Err(error) = sweep_register(inner, &name, age).await {
+                    tracing::debug!(%name, %error, "it is swept later");
                 }
             }
             match page.next {
@@ -454,24 +514,127 @@ pub(crate) async fn sweep_once(inner: &Arc<Inner>, now_ms: u64) -> Result<(), Er
 
 async fn sweep_register(inner: &Arc<Inner>, name: &RegisterName, age: Duration) -> Result<(), Error> {
     if let Some((bucket, key, id)) = name.upload_parts() {
-        let object = RegisterName::object(bucket, key)?;
-        let found = inner.read(&object).await?;
-        // Who completed it did not get to the end.
-        let is_done = found.is_some_and(|accepted| accepted.value.recent.contains(&id));
-        if is_done || age >= ABANDONED {
-            tracing::info!(upload = %name, "an upload that is over is removed");
-            return match inner.abort_upload(bucket, key, &id).await {
-                Err(Error::NoSuchUpload(_)) => Ok(()),
-                other => other,
-            };
+        if age < ABANDONED && !is_over(inner, bucket, &key, &id).await? {
+            return Ok(());
         }
+        tracing::info!(upload = %name, "an upload that is over is removed");
+        return match inner.abort_upload(bucket, &key, &id).await {
+            Err(Error::NoSuchUpload(_)) => Ok(()),
+            other => other,
+        };
     }
     if let Some((bucket, key, id, _)) = name.part_parts()
         && age >= ORPHANED
-        && let Err(Error::NoSuchUpload(_)) = inner.upload_record(bucket, key, &id).await
+        && let Err(Error::NoSuchUpload(_)) = inner.upload_record(bucket, &key, &id).await
     {
         tracing::info!(part = %name, "a part without an upload is removed");
-        inner.drop_register(name).await?;
+        inner.drop_part(name).await?;
     }
     Ok(())
+}
+
+/// Whether an upload became its object, and who completed it did not get to the end; or its bucket went.
+async fn is_over(inner: &Arc<Inner>, bucket: &str, key: &str, id: &WriteId) -> Result<bool, Error> {
+    let found = inner.read(&RegisterName::object(bucket, key)?).await?;
+    if found.is_some_and(|accepted| accepted.value.recent.contains(id)) {
+        return Ok(true);
+    }
+    match inner.check_bucket(bucket).await {
+        Ok(()) => Ok(false),
+        Err(Error::NoSuchBucket(_)) => Ok(true),
+        Err(why) => Err(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+    use crate::{Config, Node, PutOptions};
+
+    const HOUR: u64 = 3_600_000;
+
+    async fn node(folder: &tempfile::TempDir) -> Node {
+        let config = Config {
+            data: folder.path().to_owned(),
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            advertise: None,
+            zone: None,
+            capacity: Some(1 << 30),
+            replicas: None,
+            join: None,
+            grace: Duration::from_secs(3600),
+            dead_after: None,
+            heal_rate: None,
+        };
+        Node::start(config).await.unwrap()
+    }
+
+    /// An upload to `default/key` with two parts.
+    async fn begin(node: &Node, key: &str) -> WriteId {
+        let id = node.create_upload("default", key, UploadOptions::default()).await.unwrap();
+        for number in [1, 2] {
+            let digests = ready(Ok(Digests::default()));
+            node.put_part("default", key, &id, number, &b"content"[..], digests).await.unwrap();
+        }
+        id
+    }
+
+    /// How many registers of uploads and of parts there are.
+    async fn left(node: &Node) -> (usize, usize) {
+        let count = async |prefix: Vec<u8>| {
+            let page = node.inner.page(prefix.into(), None, usize::MAX, Consistency::Linearizable).await;
+            page.unwrap().entries.len()
+        };
+        (count(RegisterName::all_uploads_prefix()).await, count(RegisterName::all_parts_prefix()).await)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_crash_leaves_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        let (open, aborted, done) =
+            (begin(&node, "open").await, begin(&node, "aborted").await, begin(&node, "done").await);
+        // One crashed when it had removed the upload, the other when it had written the object.
+        let upload = RegisterName::upload("default", "aborted", &aborted).unwrap();
+        inner.drop_register(&upload).await.unwrap().unwrap();
+        let name = RegisterName::object("default", "done").unwrap();
+        let wanted = [WantedPart { number: 1, md5: None }, WantedPart { number: 2, md5: None }];
+        let digests = |_: &[PartInfo]| Ok(Digests::default());
+        let place = ("default", "done", &done);
+        inner.put_together(&name, place, &wanted, Condition::None, digests).await.unwrap();
+        assert_eq!(left(&node).await, (2, 6));
+
+        let now = sys::now_ms();
+        sweep_once(inner, now).await.unwrap();
+        assert_eq!(left(&node).await, (1, 4), "parts may be just on their way");
+        sweep_once(inner, now + 2 * HOUR).await.unwrap();
+        assert_eq!(left(&node).await, (1, 2));
+        assert!(node.upload("default", "open", &open).await.is_ok());
+        assert_eq!(node.stat("default", "done", Consistency::Linearizable).await.unwrap().size, 14);
+        sweep_once(inner, now + 8 * 24 * HOUR).await.unwrap();
+        assert_eq!(left(&node).await, (0, 0), "nobody went on with it");
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn completing_again_after_a_crash_does_nothing_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let id = begin(&node, "a").await;
+        let wanted = [WantedPart { number: 1, md5: None }];
+        let digests = |_: &[PartInfo]| Ok(Digests { parts: Some(1), ..Digests::default() });
+        let name = RegisterName::object("default", "a").unwrap();
+        let place = ("default", "a", &id);
+        node.inner.put_together(&name, place, &wanted, Condition::None, digests).await.unwrap();
+        // The object was replaced before the client asks again.
+        node.put("default", "a", &b"newer"[..], PutOptions::default()).await.unwrap();
+        let again = node.complete_upload("default", "a", &id, &wanted, Condition::Absent, digests).await;
+        assert_eq!(again.unwrap().0.etag, id);
+        let info = node.stat("default", "a", Consistency::Linearizable).await.unwrap();
+        assert_eq!((info.size, left(&node).await), (5, (0, 0)));
+        node.stop().await;
+    }
 }

@@ -18,6 +18,7 @@ use pando_core::{
     id::{NodeId, WriteId},
     manifest::{Builder, ChunkRef, Finish, Tree},
     name::RegisterName,
+    parts::MAX_PART_ROOTS,
     record::{Body, Digests, MAX_INLINE, Record, check_tags},
     register::State,
     seal::{self, CHUNK, Sealed, TreeHash},
@@ -92,7 +93,7 @@ impl Inner {
             let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
             let mut upload = Upload::new(self, name.clone(), version);
             if name.part_parts().is_some() {
-                upload.manifest = Builder::of_part();
+                upload.manifest = Builder::with_roots(MAX_PART_ROOTS);
             }
             upload.read(reader, head).await?;
             let (tree, size, hash) = upload.finish().await?;
@@ -103,7 +104,7 @@ impl Inner {
         };
         let record = Record {
             size,
-            hash,
+            hash: Some(hash),
             modified: sys::now_ms(),
             meta: options.meta,
             epoch: 1,
@@ -111,13 +112,14 @@ impl Inner {
             headers: options.headers,
             digests,
             tags: options.tags,
+            salt: None,
         };
         let stored = self.commit(name, version, &record, options.condition).await?;
         Ok(stored.with(fewest))
     }
 
     /// Fails early when a condition does not hold. The change of the record checks it again, atomically.
-    async fn check_condition(
+    pub(crate) async fn check_condition(
         self: &Arc<Self>,
         name: &RegisterName,
         condition: Condition,
@@ -149,8 +151,11 @@ impl Inner {
         match outcome {
             Outcome::Declined(why, _) => Err(why),
             Outcome::Written(written) => {
-                if let Some((old, old_version)) = replaced {
-                    self.forget_version(&old, old_version);
+                match replaced {
+                    // However short, a part has chunks.
+                    Some((_, old_version)) if name.part_parts().is_some() => self.forget(old_version),
+                    Some((old, old_version)) => self.forget_version(&old, old_version),
+                    None => {}
                 }
                 let wanted = self.layout()?.owners(name.partition()).len();
                 let copies = written.copies.settle(LAST_COPY).await.min(wanted);

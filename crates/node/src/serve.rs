@@ -15,7 +15,7 @@ use pando_core::{
     access::AccessKeyRecord,
     id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
-    name::RegisterName,
+    name::{MAX_NAME, RegisterName},
     record::{BucketRecord, Record, Summary, UploadRecord},
     register::{Accepted, LayoutVersion, Refusal},
     seal::{SEALED_CHUNK, SEALED_SEGMENT},
@@ -227,8 +227,8 @@ async fn list(inner: &Arc<Inner>, request: ListRequest) -> Result<Reply, Error> 
 }
 
 async fn sync_page(inner: &Arc<Inner>, request: SyncRequest) -> Result<Reply, Error> {
-    // A name and a ballot take at most 1.2 KiB.
-    let limit = MAX_PAGE_BYTES / 1200;
+    // A ballot takes less than 48 bytes.
+    let limit = MAX_PAGE_BYTES / (MAX_NAME + 48);
     let SyncRequest { layout, partition, bucket, after } = request;
     let page = inner.store.page_of_bucket(Some(layout), partition, bucket, after, limit).await?;
     Ok(match page {

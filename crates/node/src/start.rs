@@ -74,7 +74,7 @@ pub enum Started {
 /// A running node. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Node {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     started: Started,
     advertised: Arc<[SocketAddr]>,
 }
@@ -361,7 +361,7 @@ impl Node {
         self.inner.list_buckets(consistency).await
     }
 
-    /// Removes a bucket that is empty.
+    /// Removes a bucket that holds no object. Uploads in parts that go on in it are aborted.
     pub async fn remove_bucket(&self, bucket: &str) -> Result<(), Error> {
         self.inner.remove_bucket(bucket).await
     }

@@ -53,7 +53,9 @@ pub(crate) async fn run(put: args::Put, data: &Path, out: &mut Output) -> anyhow
     out.line(format!("stored    {to}"))?;
     let (size, rate) = (units::size(stored.size), units::rate(stored.size, elapsed));
     out.line(format!("size      {size} in {} ({rate})", units::took(elapsed)))?;
-    out.line(format!("BLAKE3    {}", stored.blake3))?;
+    if let Some(hash) = &stored.blake3 {
+        out.line(format!("BLAKE3    {hash}"))?;
+    }
     out.line(format!("copies    {}", copies(&stored)))
 }
 
@@ -130,9 +132,8 @@ mod tests {
 
     #[test]
     fn copies_are_said_in_words() {
-        let say = |have, wanted| {
-            copies(&Put { size: 0, blake3: String::new(), etag: String::new(), copies: have, wanted })
-        };
+        let say =
+            |have, wanted| copies(&Put { size: 0, blake3: None, etag: String::new(), copies: have, wanted });
         assert_eq!(say(3, 3), "3 of 3 copies");
         assert_eq!(say(2, 3), "2 of 3 copies; the third follows when its node is back");
         assert_eq!(say(3, 5), "3 of 5 copies; 2 follow when their nodes are back");

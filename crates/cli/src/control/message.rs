@@ -145,7 +145,7 @@ pub(crate) enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Put {
     pub(crate) size: u64,
-    pub(crate) blake3: String,
+    pub(crate) blake3: Option<String>,
     pub(crate) etag: String,
     pub(crate) copies: u64,
     pub(crate) wanted: u64,
@@ -209,7 +209,7 @@ impl From<Stored> for Put {
     fn from(stored: Stored) -> Self {
         Self {
             size: stored.size,
-            blake3: units::hex(&stored.hash),
+            blake3: stored.hash.map(|hash| units::hex(&hash)),
             etag: stored.etag.to_string(),
             copies: stored.copies as u64,
             wanted: stored.wanted as u64,

@@ -186,8 +186,9 @@ impl Grove<'_> {
         let put = sample.in_time(put).await.with_context(|| what.clone())?;
         let took = began.elapsed();
         let expected = sample.hash.to_hex();
-        if put.size != sample.size || put.blake3 != expected.as_str() {
-            let why = format!("{what}: stored {} bytes with BLAKE3 {}, not {expected}", put.size, put.blake3);
+        if put.size != sample.size || put.blake3.as_deref() != Some(expected.as_str()) {
+            let found = put.blake3.as_deref().unwrap_or("unknown");
+            let why = format!("{what}: stored {} bytes with BLAKE3 {found}, not {expected}", put.size);
             return Err(Failure::new(Kind::Damaged, why).into());
         }
         // A majority is enough for an acknowledgement, and never less.

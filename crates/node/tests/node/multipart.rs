@@ -3,13 +3,14 @@
 use std::{future::ready, time::Duration};
 
 use pando_node::{
-    ByteRange, Condition, Consistency, CopyOptions, Error, Node, UploadOptions, WantedPart,
+    ByteRange, Condition, Consistency, CopyOptions, Error, Node, PutOptions, UploadOptions, WantedPart,
     core::{
         id::WriteId,
         record::{Digests, UserMeta},
         seal::CHUNK,
     },
 };
+use tokio::io::AsyncWriteExt as _;
 
 use crate::grove::{Grove, content, eventually, get, get_range, put};
 
@@ -50,7 +51,7 @@ async fn clean(grove: &Grove) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_outlives_its_source() {
-    let grove = Grove::with(3, None, Duration::from_millis(500)).await;
+    let grove = Grove::with(3, None, Duration::from_secs(2)).await;
     for bytes in [content(1, 10), content(2, 2 * CHUNK + 1)] {
         put(grove.node(0), "source", &bytes).await.unwrap();
         let options = CopyOptions::default();
@@ -108,7 +109,7 @@ async fn a_copy_works_with_an_owner_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_through_three_nodes_make_an_object() {
-    let grove = Grove::with(3, None, Duration::from_millis(500)).await;
+    let grove = Grove::with(3, None, Duration::from_secs(2)).await;
     let options = UploadOptions {
         meta: UserMeta { content_type: Some("video/webm".into()), entries: Vec::new() },
         tags: vec![("a".into(), "b".into())],
@@ -213,7 +214,7 @@ async fn what_does_not_fit_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aborted_upload_leaves_nothing() {
-    let grove = Grove::with(3, None, Duration::from_millis(500)).await;
+    let grove = Grove::with(3, None, Duration::from_secs(2)).await;
     let id = grove.node(0).create_upload("default", "whole", UploadOptions::default()).await.unwrap();
     for number in 1..4 {
         put_part(grove.node(1), &id, number, &content(number as u8, CHUNK + 1)).await.unwrap();
@@ -245,7 +246,8 @@ async fn of_two_who_complete_both_succeed() {
 async fn a_whole_object_becomes_a_part() {
     let grove = Grove::of(3).await;
     let node = grove.node(0);
-    let bytes = content(1, 2 * CHUNK + 3);
+    // More chunks than the list of parts may hold of one: they go under a node.
+    let bytes = content(1, 5 * CHUNK + 3);
     put(node, "source", &bytes).await.unwrap();
     let source = node.stat("default", "source", Consistency::Linearizable).await.unwrap();
     let id = node.create_upload("default", "whole", UploadOptions::default()).await.unwrap();
@@ -255,5 +257,104 @@ async fn a_whole_object_becomes_a_part() {
     put_part(grove.node(2), &id, 2, b"and more").await.unwrap();
     let parts = [1, 2].map(|number| WantedPart { number, md5: None });
     complete(node, &id, &parts, Condition::None).await.unwrap();
-    assert_eq!(get(node, "whole").await.unwrap(), [bytes, b"and more".to_vec()].concat());
+    node.remove("default", "source").await.unwrap();
+    assert!(get(node, "whole").await.unwrap() == [bytes, b"and more".to_vec()].concat());
+    clean(&grove).await;
+    // What consists of parts itself is read and put: lists of parts don't nest.
+    let whole = node.stat("default", "whole", Consistency::Linearizable).await.unwrap();
+    let id = node.create_upload("default", "other", UploadOptions::default()).await.unwrap();
+    let copied = node.copy_part(("default", "whole", whole.etag), "default", "other", &id, 1).await.unwrap();
+    assert!(copied.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_many_chunks_outlives_its_source() {
+    let grove = Grove::with(3, None, Duration::from_secs(2)).await;
+    // Two different chunks, and so many of them that a manifest node lists them.
+    let block = content(1, CHUNK);
+    let mut bytes = block.repeat(67);
+    bytes[40 * CHUNK] ^= 1;
+    put(grove.node(0), "source", &bytes).await.unwrap();
+    grove.node(1).copy(("default", "source"), ("default", "copy"), CopyOptions::default()).await.unwrap();
+    let files = grove.chunk_files(0).len();
+    grove.node(2).remove("default", "source").await.unwrap();
+    put(grove.node(0), "other", &content(9, CHUNK + 9)).await.unwrap();
+    grove.node(0).remove("default", "other").await.unwrap();
+    eventually("what nobody needs is gone", || async { grove.chunk_files(0).len() == files }).await;
+    assert!(get(grove.node(2), "copy").await.unwrap() == bytes);
+    let across = ByteRange::Inclusive(40 * CHUNK as u64 - 5, 41 * CHUNK as u64 + 5);
+    let got = get_range(grove.node(1), "copy", across).await.unwrap();
+    assert!(got == bytes[40 * CHUNK - 5..=41 * CHUNK + 5]);
+    clean(&grove).await;
+    grove.node(1).remove("default", "copy").await.unwrap();
+    eventually("nothing is left", || async { (0..3).all(|node| grove.chunk_files(node).is_empty()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_does_not_outlive_its_upload() {
+    let grove = Grove::with(3, None, Duration::from_secs(2)).await;
+    let id = grove.node(0).create_upload("default", "whole", UploadOptions::default()).await.unwrap();
+    let (mut writer, reader) = tokio::io::duplex(1 << 20);
+    let node = grove.node(0).clone();
+    let putting = tokio::spawn(async move {
+        node.put_part("default", "whole", &id, 1, reader, ready(Ok(Digests::default()))).await
+    });
+    writer.write_all(&content(1, CHUNK + 5)).await.unwrap();
+    eventually("it is on its way", || async { !grove.chunk_files(1).is_empty() }).await;
+    grove.node(1).abort_upload("default", "whole", &id).await.unwrap();
+    drop(writer);
+    let late = putting.await.unwrap();
+    assert!(matches!(late, Err(Error::NoSuchUpload(_))), "{late:?}");
+    eventually("nothing is left", || async { (0..3).all(|node| grove.chunk_files(node).is_empty()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_of_keys_that_look_alike_are_kept_apart() {
+    let grove = Grove::of(1).await;
+    let node = grove.node(0);
+    let first = node.create_upload("default", "a", UploadOptions::default()).await.unwrap();
+    let tricky = format!("a\0{first}\000001");
+    let mut uploads = vec![("a".to_owned(), first)];
+    for key in [tricky.as_str(), "a\0", "a\u{1}", "a!", "b"] {
+        let id = node.create_upload("default", key, UploadOptions::default()).await.unwrap();
+        node.put_part("default", key, &id, 1, &b"x"[..], ready(Ok(Digests::default()))).await.unwrap();
+        uploads.push((key.to_owned(), id));
+    }
+    assert!(node.list_parts("default", "a", &first, 0, 10).await.unwrap().parts.is_empty());
+    uploads.sort();
+    let mut listed = Vec::new();
+    loop {
+        let after = listed.last().map(|(key, id): &(String, WriteId)| (key.as_str(), Some(*id)));
+        let page = node.list_uploads("default", "a", after, 2).await.unwrap();
+        listed.extend(page.uploads.into_iter().map(|upload| (upload.key, upload.id)));
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(listed, uploads[..5]);
+    let rest = node.list_uploads("default", "", Some(("a", None)), 10).await.unwrap();
+    assert_eq!((rest.uploads.len(), rest.uploads[0].key.as_str()), (5, "a\0"));
+    node.abort_upload("default", "a", &first).await.unwrap();
+    let (key, id) = uploads.iter().find(|(key, _)| *key == tricky).unwrap();
+    assert_eq!(node.list_parts("default", key, id, 0, 10).await.unwrap().parts.len(), 1, "another upload's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_goes_with_its_uploads() {
+    let grove = Grove::with(3, None, Duration::from_secs(2)).await;
+    let node = grove.node(0);
+    node.create_bucket("films").await.unwrap();
+    let id = node.create_upload("films", "a", UploadOptions::default()).await.unwrap();
+    let part = content(1, CHUNK);
+    node.put_part("films", "a", &id, 1, &part[..], ready(Ok(Digests::default()))).await.unwrap();
+    put(node, "kept", b"x").await.unwrap();
+    node.put("films", "b", &b"x"[..], PutOptions::default()).await.unwrap();
+    let refused = node.remove_bucket("films").await;
+    assert!(matches!(refused, Err(Error::BucketNotEmpty(_))), "{refused:?}");
+    assert!(node.upload("films", "a", &id).await.is_ok(), "nothing was done");
+    node.remove("films", "b").await.unwrap();
+    grove.node(1).remove_bucket("films").await.unwrap();
+    let gone = node.upload("films", "a", &id).await;
+    assert!(matches!(gone, Err(Error::NoSuchUpload(_))), "{gone:?}");
+    eventually("nothing is left", || async { (0..3).all(|node| grove.chunk_files(node).is_empty()) }).await;
 }
