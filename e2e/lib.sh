@@ -3,8 +3,12 @@
 
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-cargo build --release --locked --quiet -p pando-cli --manifest-path "$root/Cargo.toml"
-pando="$root/target/release/pando"
+# $PANDO is used as it is; `none` where no node is started.
+if [[ -z "${PANDO:-}" ]]; then
+  cargo build --release --locked --quiet -p pando-cli --manifest-path "$root/Cargo.toml"
+  PANDO="$root/target/release/pando"
+fi
+pando="$PANDO"
 work="$(mktemp -d -t pando-e2e-XXXXXX)"
 declare -A pids=()
 

@@ -85,12 +85,16 @@ impl Front {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let began = Instant::now();
         let operation = Operation::default();
+        let waits_in_vain = expects_to_continue_with_nothing(request.headers());
         let id = format!("{:016x}", self.requests.fetch_add(1, Ordering::Relaxed));
         let mut response = self.respond(request, &operation).await;
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-amz-request-id", id);
         }
         response.headers_mut().insert(header::SERVER, HeaderValue::from_static("pando"));
+        if waits_in_vain {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let status = response.status().as_u16();
         let name = operation.get().unwrap_or("Other");
         tracing::debug!(request = id, operation = name, status, "answered");
@@ -160,6 +164,13 @@ fn is_for_pages(request: &Request<Incoming>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && request.uri().query().is_none()
         && !request.headers().contains_key(header::AUTHORIZATION)
+}
+
+/// A client that announces an empty body and asks whether to send it gets the answer itself, not `100 Continue` first.
+/// The AWS CLI (1.46, 2.9) then reads the next answer on this connection wrongly and hangs: it must be the last one.
+fn expects_to_continue_with_nothing(headers: &http::HeaderMap) -> bool {
+    headers.contains_key(header::EXPECT)
+        && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
 }
 
 fn precheck(request: &Request<Incoming>) -> Result<(), S3Error> {

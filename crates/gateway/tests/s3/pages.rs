@@ -45,6 +45,14 @@ async fn health_and_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_empty_body_that_was_asked_about_ends_the_connection() {
+    let site = Site::new().await;
+    let put = || call("PUT", "/default/empty").header("connection", "keep-alive");
+    let asked = site.client.send(put().header("expect", "100-continue")).await.ok();
+    assert_eq!(asked.header("connection"), "close");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_may_stand_in_the_host_name() {
     let site = Site::new().await;
     site.client.send(call("PUT", "/default/a").body("hello")).await.ok();
