@@ -135,9 +135,6 @@ fn right_for(operation: &str) -> Right {
     }
 }
 
-/// What anyone may do with a bucket that is public.
-const PUBLIC: [&str; 2] = ["GetObject", "HeadObject"];
-
 #[async_trait::async_trait]
 impl S3Access for Keys {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
@@ -156,33 +153,23 @@ impl S3Access for Keys {
             None => Grants::Buckets(Vec::new()),
         };
         let caller = Caller { key, grants };
-        self.allow(&caller, &operation, &path).await?;
+        allow(&caller, &operation, &path)?;
         context.extensions_mut().insert(caller);
         Ok(())
     }
 }
 
-impl Keys {
-    async fn allow(&self, caller: &Caller, operation: &str, path: &S3Path) -> S3Result<()> {
-        match path {
-            S3Path::Root if caller.key.is_some() => Ok(()),
-            S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } if caller.key.is_some() => {
-                caller.check(bucket, right_for(operation))
-            }
-            S3Path::Object { bucket, .. }
-                if PUBLIC.contains(&operation) && self.is_public(bucket).await? =>
-            {
-                Ok(())
-            }
-            _ => {
-                let why = "this needs an access key: sign the request, or use a presigned URL";
-                Err(refuse(S3ErrorCode::AccessDenied, why))
-            }
+/// Fails if the caller may not do this there. Who shows no key may do nothing.
+fn allow(caller: &Caller, operation: &str, path: &S3Path) -> S3Result<()> {
+    match path {
+        _ if caller.key.is_none() => {
+            let why = "this needs an access key: sign the request, or use a presigned URL";
+            Err(refuse(S3ErrorCode::AccessDenied, why))
         }
-    }
-
-    async fn is_public(&self, _bucket: &str) -> S3Result<bool> {
-        Ok(false)
+        S3Path::Root => Ok(()),
+        S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => {
+            caller.check(bucket, right_for(operation))
+        }
     }
 }
 
