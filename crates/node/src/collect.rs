@@ -9,6 +9,9 @@
 //! by a minority whose proposer never finished, and be chosen when that minority is heard again. So before
 //! a version is given up it must either be known to have been replaced (the register remembers it among
 //! the recent writes) or be made impossible: the register's value is written again at a higher ballot.
+//!
+//! That holds only for what was proposed before. Whoever uploads does not propose it (again) once the grace time
+//! could be over: see `Upload::commit` in `put.rs`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +22,12 @@ use pando_core::{
     register::{State, Value},
 };
 
-use crate::{error::Error, inner::Inner, register::Outcome, sys};
+use crate::{
+    error::Error,
+    inner::Inner,
+    register::{How, Outcome},
+    sys,
+};
 
 /// After how many times the grace period a version that was current is looked at again: who replaces it tells all,
 /// but once only, and not everyone may hear it. By default a week; one look at a time, so a short grace period
@@ -87,10 +95,12 @@ async fn is_needed(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) ->
     let is_absent = |value: Option<&Value>| value.is_none();
     let id = WriteId(sys::random());
     let settled = inner
-        .change_above(name, id, 0, true, |found| match standing(version, found) {
-            // Never written at all: there is nothing to write again but a tombstone.
-            None if is_absent(found) => Ok(State::Absent),
-            standing => Err(standing),
+        .change_as(name, id, How { rewrite: true, ..How::default() }, |found| {
+            match standing(version, found) {
+                // Never written at all: there is nothing to write again but a tombstone.
+                None if is_absent(found) => Ok(State::Absent),
+                standing => Err(standing),
+            }
         })
         .await?;
     match settled {

@@ -66,18 +66,16 @@ impl Inner {
         }
         let body = record.open(self.key()?, &source, &old)?;
         let version = WriteId(sys::random());
-        let fewest = match Content::open(self, body.clone(), record.size).await? {
-            None => None,
+        record.set_body(&body, self.key()?, &name, &version);
+        let stored = match Content::open(self, body, record.size).await? {
+            None => self.commit(&name, version, &record, options.condition, None).await?,
             Some(mut content) => {
                 let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
                 let mut upload = Upload::new(self, name.clone(), version);
                 upload.adopt(&mut content).await?;
-                upload.stay_alive().await?;
-                Some(upload.fewest)
+                upload.commit(&record, options.condition).await?
             }
         };
-        record.set_body(&body, self.key()?, &name, &version);
-        let stored = self.commit(&name, version, &record, options.condition).await?.with(fewest);
         Ok((stored, get::info(to.0, to.1, &record, version)))
     }
 

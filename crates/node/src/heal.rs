@@ -135,7 +135,7 @@ impl Inner {
     /// Fetches a whole, verified copy of a chunk that this node should have.
     async fn fetch_copy(self: &Arc<Self>, chunk: ChunkId) -> Result<(), Error> {
         let mut versions = self.store.references(chunk).await?;
-        if self.store.verify(chunk).await? == ChunkState::Good {
+        if self.store.has(chunk).await? && self.store.verify(chunk).await? == ChunkState::Good {
             return Ok(());
         }
         let _place = permit(&self.limits.chunks_in, COPY, "too many chunks at once").await?;

@@ -179,10 +179,9 @@ impl Inner {
             let node = upload.keep_node(tree.node()).await?;
             tree = tree.under(node);
         }
-        upload.stay_alive().await?;
         record.set_body(&Body::Chunks(tree), self.key()?, &name, &version);
         record.modified = sys::now_ms();
-        let stored = self.commit(&name, version, &record, Condition::None).await?.with(Some(upload.fewest));
+        let stored = upload.commit(&record, Condition::None).await?;
         self.part_stays(bucket, key, id, &name).await?;
         Ok(Some((stored, record.digests)))
     }
@@ -354,7 +353,6 @@ impl Inner {
             ..=LIST_INLINE => Body::Parts(parts.as_slice().to_vec()),
             len => Body::PartsIn(upload.keep_node(list).await?, len as u32),
         };
-        upload.stay_alive().await?;
         let salt = WriteId(sys::random());
         let record = Record {
             size: parts.size(),
@@ -368,7 +366,7 @@ impl Inner {
             tags: begun.tags,
             salt: Some(salt),
         };
-        let stored = self.commit(name, *id, &record, condition).await?.with(Some(upload.fewest));
+        let stored = upload.commit(&record, condition).await?;
         Ok((stored, digests))
     }
 

@@ -33,7 +33,7 @@ use crate::{
     holders::{Answer, Holders},
     inner::{Inner, Message, object_of, permit},
     keep::Kept,
-    register::Outcome,
+    register::{How, Outcome},
     sys::{self, Instant},
 };
 
@@ -83,39 +83,36 @@ impl Inner {
         inline: usize,
     ) -> Result<Stored, Error> {
         let Source { reader, head, end } = source;
-        let (body, size, hash, digests, fewest) = if end && head.len() <= inline {
-            let hash = *blake3::hash(&head).as_bytes();
-            let size = head.len() as u64;
-            let digests = digests.await.map_err(Error::Source)?;
-            (Body::Inline(head.into()), size, hash, digests, None)
-        } else {
-            // Not before the first bytes came: who sends none holds no place.
-            let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
-            let mut upload = Upload::new(self, name.clone(), version);
-            if name.part_parts().is_some() {
-                upload.manifest = Builder::with_roots(MAX_PART_ROOTS);
-            }
-            upload.read(reader, head).await?;
-            let (tree, size, hash) = upload.finish().await?;
-            let digests = digests.await.map_err(Error::Source)?;
-            // However long that took: what is committed must be there.
-            upload.stay_alive().await?;
-            (Body::Chunks(tree.into()), size, hash, digests, Some(upload.fewest))
-        };
-        let record = Record {
+        let key = self.key()?;
+        let record = |body: Body, size, hash, digests| Record {
             size,
             hash: Some(hash),
             modified: sys::now_ms(),
             meta: options.meta,
             epoch: 1,
-            body: body.seal(self.key()?, name, &version),
+            body: body.seal(key, name, &version),
             headers: options.headers,
             digests,
             tags: options.tags,
             salt: None,
         };
-        let stored = self.commit(name, version, &record, options.condition).await?;
-        Ok(stored.with(fewest))
+        if end && head.len() <= inline {
+            let (hash, size) = (*blake3::hash(&head).as_bytes(), head.len() as u64);
+            let digests = digests.await.map_err(Error::Source)?;
+            let record = record(Body::Inline(head.into()), size, hash, digests);
+            return self.commit(name, version, &record, options.condition, None).await;
+        }
+        // Not before the first bytes came: who sends none holds no place.
+        let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
+        let mut upload = Upload::new(self, name.clone(), version);
+        if name.part_parts().is_some() {
+            upload.manifest = Builder::with_roots(MAX_PART_ROOTS);
+        }
+        upload.read(reader, head).await?;
+        let (tree, size, hash) = upload.finish().await?;
+        let digests = digests.await.map_err(Error::Source)?;
+        let record = record(Body::Chunks(tree.into()), size, hash, digests);
+        upload.commit(&record, options.condition).await
     }
 
     /// Fails early when a condition does not hold. The change of the record checks it again, atomically.
@@ -131,17 +128,19 @@ impl Inner {
         check(condition, object_of(found.as_ref().map(|accepted| &accepted.value))?.as_ref())
     }
 
+    /// Makes a version current; by `by`, if it has chunks of its own: see [`Upload::commit`].
     pub(crate) async fn commit(
         self: &Arc<Self>,
         name: &RegisterName,
         version: WriteId,
         record: &Record,
         condition: Condition,
+        by: Option<Instant>,
     ) -> Result<Stored, Error> {
         let bytes = record.encode()?;
         let mut replaced = None;
         let outcome = self
-            .change(name, version, |found| {
+            .change_as(name, version, How { by, ..How::default() }, |found| {
                 let current = object_of(found)?;
                 check(condition, current.as_ref())?;
                 replaced = current;
@@ -187,11 +186,9 @@ pub(crate) struct Source<R> {
 
 impl Stored {
     /// No more copies are there than of the chunk with the fewest.
-    pub(crate) fn with(mut self, fewest: Option<Fewest>) -> Self {
-        if let Some(fewest) = fewest {
-            self.wanted = self.wanted.min(fewest.wanted);
-            self.copies = self.copies.min(fewest.copies);
-        }
+    fn with(mut self, fewest: Fewest) -> Self {
+        self.wanted = self.wanted.min(fewest.wanted);
+        self.copies = self.copies.min(fewest.copies);
         self
     }
 }
@@ -248,7 +245,7 @@ impl<T> Drop for Task<T> {
 
 /// The fewest copies of any chunk so far.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fewest {
+struct Fewest {
     copies: usize,
     wanted: usize,
 }
@@ -263,7 +260,7 @@ pub(crate) struct Upload<'a> {
     tree: TreeHash,
     manifest: Builder,
     in_flight: VecDeque<Task<Result<(Sealed, Kept), Error>>>,
-    pub(crate) fewest: Fewest,
+    fewest: Fewest,
     holders: Holders,
     /// When enough of the holders last knew that it goes on.
     touched: Instant,
@@ -363,6 +360,17 @@ impl<'a> Upload<'a> {
         let (sealed, kept) = seal_and_keep(self.inner, &self.name, self.version, plain, 0).await?;
         self.enter(kept)?;
         Ok(ChunkRef { id: sealed.id, key: sealed.key })
+    }
+
+    /// Makes the version current, if of each chunk enough holders hold on. It is not proposed any more once they may
+    /// have let go: the collector makes sure that nothing proposed before can still be chosen, not what is proposed
+    /// after it looked. A quarter of the grace time is left for clocks that differ and for messages on their way.
+    pub(crate) async fn commit(mut self, record: &Record, condition: Condition) -> Result<Stored, Error> {
+        // However long all that took: what is committed must be there.
+        self.stay_alive().await?;
+        let by = Some(self.touched + self.inner.grace / 4 * 3);
+        let stored = self.inner.commit(&self.name, self.version, record, condition, by).await?;
+        Ok(stored.with(self.fewest))
     }
 
     /// Reads until `buffer` holds a chunk or the reader ends; returns whether it ended. However slow the reader

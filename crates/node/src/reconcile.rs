@@ -30,6 +30,7 @@ use crate::{
     error::Error,
     inner::{Inner, Message, Unanswered},
     peers::Liveness,
+    register::How,
     sync,
     sys::{self, Instant},
 };
@@ -271,7 +272,8 @@ async fn settle_above(inner: &Arc<Inner>, name: &RegisterName, own: Option<Ballo
         return Ok(false);
     }
     let id = WriteId(sys::random());
-    let settled = inner.change_above(name, id, held.ballot.counter, true, |found| match found {
+    let how = How { above: held.ballot.counter, rewrite: true, by: None };
+    let settled = inner.change_as(name, id, how, |found| match found {
         None => Ok(State::Absent),
         Some(_) => Err(()),
     });

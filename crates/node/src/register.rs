@@ -32,6 +32,18 @@ const BACKOFF_MOST: Duration = Duration::from_millis(250);
 /// How long a read whose majority disagrees waits for the others before it settles.
 const HEDGE: Duration = Duration::from_millis(150);
 
+/// How a change is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct How {
+    /// It starts above this counter.
+    pub(crate) above: u64,
+    /// What a declining change found is written back even if a majority holds it already, which makes sure that
+    /// nothing older can ever be chosen.
+    pub(crate) rewrite: bool,
+    /// Nothing is tried after this: by then others may have taken it for given up.
+    pub(crate) by: Option<Instant>,
+}
+
 /// What a change led to.
 pub(crate) enum Outcome<E> {
     /// It took effect, once.
@@ -114,21 +126,23 @@ impl Inner {
         id: WriteId,
         f: impl FnMut(Option<&Value>) -> Result<State, E>,
     ) -> Result<Outcome<E>, Error> {
-        self.change_above(name, id, 0, false, f).await
+        self.change_as(name, id, How::default(), f).await
     }
 
-    /// As [`Inner::change`], starting above a counter; `rewrite` writes back what a declining `f` found even
-    /// if a majority holds it already, which makes sure that nothing older can ever be chosen.
-    pub(crate) async fn change_above<E>(
+    /// See [`Inner::change`].
+    pub(crate) async fn change_as<E>(
         self: &Arc<Self>,
         name: &RegisterName,
         id: WriteId,
-        mut above: u64,
-        rewrite: bool,
+        How { mut above, rewrite, by }: How,
         mut f: impl FnMut(Option<&Value>) -> Result<State, E>,
     ) -> Result<Outcome<E>, Error> {
         let _turn = self.turn(name).await?;
-        let deadline = Instant::now() + PATIENCE;
+        if by.is_some_and(|by| Instant::now() >= by) {
+            return Err(Error::Timeout(format!("a change of {name} (it began too late)")));
+        }
+        let deadline = by.into_iter().fold(Instant::now() + PATIENCE, Instant::min);
+        let last = by.into_iter().fold(deadline + EXCHANGE, Instant::min);
         let mut change = Change::new(id);
         let mut backoff = BACKOFF;
         loop {
@@ -139,9 +153,9 @@ impl Inner {
                 return Err(Error::Busy("the layout changed".into()));
             }
             let attempt = self.attempt(&layout, name, &mut change, above, rewrite, &mut f);
-            let attempt = match sys::timeout_at(deadline + EXCHANGE, attempt).await {
+            let attempt = match sys::timeout_at(last, attempt).await {
                 Ok(attempt) => attempt?,
-                // No operation outlasts this: purging relies on it.
+                // No operation outlasts this: purging and collecting rely on it.
                 Err(_elapsed) => Attempt::TooFew(Error::Timeout(format!("a change of {name}"))),
             };
             let why = match attempt {
@@ -176,7 +190,7 @@ impl Inner {
         above: u64,
     ) -> Result<Option<Accepted>, Error> {
         let id = WriteId(sys::random());
-        match self.change_above(name, id, above, false, |_| Err(())).await? {
+        match self.change_as(name, id, How { above, ..How::default() }, |_| Err(())).await? {
             Outcome::Declined((), found) => Ok(found),
             Outcome::Written(_) => unreachable!("it declines whatever it finds"),
         }
@@ -189,7 +203,7 @@ impl Inner {
         above: u64,
     ) -> Result<Option<Accepted>, Error> {
         let id = WriteId(sys::random());
-        match self.change_above(name, id, above, true, |_| Err(())).await? {
+        match self.change_as(name, id, How { above, rewrite: true, by: None }, |_| Err(())).await? {
             Outcome::Declined((), found) => Ok(found),
             Outcome::Written(_) => unreachable!("it declines whatever it finds"),
         }

@@ -101,31 +101,22 @@ impl Inner {
         })
     }
 
-    /// Looks at the own copy of a chunk; if it is bad, puts it aside and has another fetched. Returns whether
-    /// it is good.
+    /// Looks at the own copy of a chunk. If it is bad it is put aside; if it is bad or missing, and needed here,
+    /// another is fetched. Returns whether it is good.
     pub(crate) async fn check_chunk(&self, chunk: ChunkId) -> bool {
-        let mut state = self.store.verify(chunk).await;
-        // It counts as held, and its file is not there (it may have left meanwhile, too).
-        let is_gone = matches!(state, Ok(ChunkState::Missing));
-        if is_gone && self.store.has(chunk).await.unwrap_or(false) {
-            state = self.store.verify(chunk).await.map(|again| match again {
-                ChunkState::Missing => ChunkState::Bad,
-                other => other,
-            });
+        if matches!(self.store.verify(chunk).await, Ok(ChunkState::Good)) {
+            return true;
         }
-        let is_good = matches!(state, Ok(ChunkState::Good));
-        match state {
+        match self.store.quarantine(chunk).await {
+            Ok(ChunkState::Good) => return true,
             Ok(ChunkState::Bad) => {
                 tracing::warn!(%chunk, "a chunk is damaged: put aside, a good copy will be fetched");
-                match self.store.quarantine(chunk).await {
-                    Ok(_) => self.healing.notify_one(),
-                    Err(error) => tracing::warn!(%chunk, %error, "a damaged chunk could not be put aside"),
-                }
             }
-            Ok(ChunkState::Good | ChunkState::Missing) => {}
+            Ok(ChunkState::Missing) => {}
             Err(error) => tracing::warn!(%chunk, %error, "a chunk could not be verified"),
         }
-        is_good
+        self.healing.notify_one();
+        false
     }
 }
 

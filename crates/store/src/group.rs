@@ -367,13 +367,15 @@ impl<'a> Group<'a> {
 
     // --- the resync queue
 
-    pub(crate) fn owe(&mut self, node: NodeId, id: &ChunkId) -> Result<(), Error> {
-        if self.resync.insert((&node.0, &id.0), ())?.is_none() {
+    /// Puts a debt into the queue; says whether it is new.
+    pub(crate) fn owe(&mut self, node: NodeId, id: &ChunkId) -> Result<bool, Error> {
+        let is_new = self.resync.insert((&node.0, &id.0), ())?.is_none();
+        if is_new {
             self.durably();
             let count = self.owed.get(&node.0)?.map_or(0, |count| count.value());
             self.owed.insert(&node.0, count + 1)?;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Takes a debt out of the queue; says whether it was there.
@@ -389,7 +391,12 @@ impl<'a> Group<'a> {
         Ok(was_there)
     }
 
+    /// Takes a debt out of the queue that was paid or is void. One to this node itself stays as long as the chunk
+    /// is needed and not held, whatever whoever settles it saw a moment ago: nothing else would bring it here.
     pub(crate) fn settle(&mut self, node: NodeId, id: &ChunkId) -> Result<(), Error> {
+        if node == self.shared.node && self.chunk_len(id)?.is_none() && !self.references(id, 1)?.is_empty() {
+            return Ok(());
+        }
         if self.pay(node, id)? {
             self.durably();
         }

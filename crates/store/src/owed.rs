@@ -60,7 +60,8 @@ impl Store {
         .await
     }
 
-    /// Takes entries out of the queue, durably. At most [`MAX_BATCH`].
+    /// Takes entries out of the queue, durably. At most [`MAX_BATCH`]. What this node itself needs and does not
+    /// hold stays in it.
     pub async fn settle(&self, entries: &[(NodeId, ChunkId)]) -> Result<(), Error> {
         check_batch("entries of the resync queue", entries.len())?;
         let entries = entries.to_vec();

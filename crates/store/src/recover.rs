@@ -3,7 +3,8 @@
 //! The table of unsettled chunks names every file that may not match the index. A file that was arriving
 //! was synced before it could be renamed, so if it is in its place it is whole: its folder is synced
 //! (the last process may have been killed before it did) and it counts. If it is not, it never
-//! arrived: nobody was told that it had. A file that was leaving goes.
+//! arrived: nobody was told that it had. A file that was leaving goes. Either way what is needed and not here is
+//! owed to this node: see `chunks.rs`.
 
 use crate::{
     error::Error,
@@ -37,7 +38,8 @@ fn unsettled(shared: &Shared) -> Result<(), Error> {
     let txn = shared.begin_write()?;
     let mut group = Group::open(&txn, shared)?;
     for (id, way) in group.unsettled()? {
-        let wanted = way == ARRIVING && !group.references(&id, 1)?.is_empty();
+        let needed = !group.references(&id, 1)?.is_empty();
+        let wanted = way == ARRIVING && needed;
         let file = shared.folder.read(&id)?;
         match file {
             Some(file) if wanted => {
@@ -49,9 +51,10 @@ fn unsettled(shared: &Shared) -> Result<(), Error> {
             }
             // A file that can't be removed stays noted, for the next start.
             Some(_) if shared.folder.unlink(&[id]).is_empty() => continue,
-            Some(_) => {}
-            None if wanted => group.owe(shared.node, &id)?,
-            None => {}
+            _ => {}
+        }
+        if needed {
+            group.owe(shared.node, &id)?;
         }
         group.left(&id)?;
     }

@@ -139,18 +139,23 @@ async fn a_flipped_byte_is_found_and_put_aside() {
     assert_eq!(store.verify(id).await.unwrap(), ChunkState::Bad);
     assert!(matches!(store.read_verified(id).await, Err(Error::Corrupt { .. })));
 
-    assert!(store.quarantine(id).await.unwrap());
+    assert_eq!(store.quarantine(id).await.unwrap(), ChunkState::Bad);
     assert!(dir.path().join("quarantine").join(id.to_string()).is_file());
     assert!(!store.has(id).await.unwrap());
     assert_eq!(store.verify(id).await.unwrap(), ChunkState::Missing);
     assert_eq!(store.used_bytes(), 0);
     assert_eq!(store.references(id).await.unwrap(), [(ONE, name("a"))], "so it can be fetched again");
     assert_eq!(store.owed(Some(ME), None, 10).await.unwrap(), [(ME, id)]);
-    assert!(!store.quarantine(id).await.unwrap(), "there is nothing left to put aside");
+    assert_eq!(store.quarantine(id).await.unwrap(), ChunkState::Missing, "nothing is left to put aside");
+    // A debt is not settled while the chunk is needed and not here, whatever someone believes to have seen.
+    store.settle(&[(ME, id)]).await.unwrap();
+    assert_eq!(store.owed_count().await.unwrap(), 1);
 
     store.write_chunk(id, bytes, ONE, name("a"), 10).await.unwrap();
     assert_eq!(store.verify(id).await.unwrap(), ChunkState::Good);
     assert_eq!(store.owed_count().await.unwrap(), 0, "it is here again");
+    assert_eq!(store.quarantine(id).await.unwrap(), ChunkState::Good, "what is good stays");
+    assert!(store.has(id).await.unwrap());
     store.close().await.unwrap();
 }
 
@@ -162,7 +167,7 @@ async fn a_file_that_someone_removed_is_missing() {
     store.write_chunk(id, bytes, ONE, name("a"), 10).await.unwrap();
     fs::remove_file(file_of(dir.path(), &id)).unwrap();
     assert_eq!(store.verify(id).await.unwrap(), ChunkState::Missing);
-    assert!(!store.quarantine(id).await.unwrap());
+    assert_eq!(store.quarantine(id).await.unwrap(), ChunkState::Missing);
     assert!(!store.has(id).await.unwrap());
     assert_eq!(store.owed(None, None, 10).await.unwrap(), [(ME, id)]);
     store.close().await.unwrap();
@@ -175,7 +180,8 @@ async fn quarantine_is_bounded() {
     for number in 0..70 {
         let (id, bytes) = chunk(&format!("chunk {number}"));
         store.write_chunk(id, bytes, ONE, name("a"), 10).await.unwrap();
-        assert!(store.quarantine(id).await.unwrap());
+        fs::write(file_of(dir.path(), &id), "rotten").unwrap();
+        assert_eq!(store.quarantine(id).await.unwrap(), ChunkState::Bad);
     }
     assert_eq!(fs::read_dir(dir.path().join("quarantine")).unwrap().count(), 64);
     store.close().await.unwrap();

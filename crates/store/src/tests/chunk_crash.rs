@@ -27,10 +27,12 @@ enum Known {
     Held(&'static [WriteId]),
     /// An operation that takes it away was asked for and not answered, or answered.
     Unsure,
+    /// As that, and its file was damaged before.
+    Damaged,
 }
 
 /// Stores, claims, releases, quarantines and deletes, until the power goes.
-async fn work(store: &Store, known: &Mutex<Vec<(ChunkId, Known)>>) -> Result<(), Error> {
+async fn work(dir: &Path, store: &Store, known: &Mutex<Vec<(ChunkId, Known)>>) -> Result<(), Error> {
     let say = |id: ChunkId, state: Known| {
         let mut known = known.lock().unwrap();
         known.retain(|(other, _)| *other != id);
@@ -51,8 +53,9 @@ async fn work(store: &Store, known: &Mutex<Vec<(ChunkId, Known)>>) -> Result<(),
     say(b, Known::Unsure);
     let released = store.release(ONE, u64::MAX).await?;
     assert_eq!(released.map(|released| released.chunks), Some(1));
-    say(a, Known::Unsure);
-    assert!(store.quarantine(a).await?);
+    say(a, Known::Damaged);
+    fs::write(ChunkPath::of(&a).file(&dir.join("chunks")), "rotten").unwrap();
+    assert_eq!(store.quarantine(a).await?, ChunkState::Bad);
     store.write_chunk(a, a_bytes, TWO, name("two"), 30).await?;
     say(a, Known::Held(&[TWO]));
     say(c, Known::Unsure);
@@ -72,6 +75,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 async fn check(dir: &Path, store: &Store, known: &[(ChunkId, Known)]) {
+    for (id, _) in known.iter().filter(|(_, state)| *state == Known::Damaged) {
+        store.quarantine(*id).await.unwrap();
+    }
     for (id, state) in known {
         let Known::Held(versions) = state else { continue };
         assert!(store.has(*id).await.unwrap(), "{id:?} was acknowledged");
@@ -151,7 +157,7 @@ async fn index_and_files_agree_after_a_crash_at_every_step() {
         let known = Mutex::default();
         let mut outcome = Ok(());
         if let Ok(store) = open_on(dir.path(), &disk, Some(probe(&disk, &undos))) {
-            outcome = work(&store, &known).await;
+            outcome = work(dir.path(), &store, &known).await;
             let _ = store.close().await;
         }
         let known = known.into_inner().unwrap();
@@ -219,6 +225,9 @@ async fn a_step_that_fails_fails_that_chunk_only() {
         assert!(files(&dir.path().join("chunks")).is_empty(), "{broken:?}");
         assert!(files(&dir.path().join("tmp")).is_empty(), "{broken:?}");
         assert_eq!((store.used_bytes(), store.failed()), (0, None));
+        let owed = store.owed(Some(ME), None, 10).await.unwrap().contains(&(ME, id));
+        let is_needed = !store.references(id).await.unwrap().is_empty();
+        assert_eq!(owed, is_needed, "{broken:?}: what is needed and missing must be fetched");
         store.write_chunk(id, bytes, ONE, name("one"), 10).await.unwrap();
         assert_eq!(store.verify(id).await.unwrap(), ChunkState::Good);
         store.close().await.unwrap();
