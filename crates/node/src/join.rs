@@ -99,8 +99,12 @@ async fn admit(inner: &Arc<Inner>, peer: NodeId, from: SocketAddr, request: Join
         if let Some(layout) = with_member(inner, &peer) {
             return Ok(layout);
         }
-        consume(inner, peer, &request.secret).await?;
-        enter(inner, peer, request).await
+        match (consume(inner, peer, &request.secret).await, with_member(inner, &peer)) {
+            // Another attempt of the same newcomer has made it a member meanwhile.
+            (Err(_), Some(layout)) => Ok(layout),
+            (Err(why), None) => Err(why),
+            (Ok(()), _) => enter(inner, peer, request).await,
+        }
     };
     match sys::timeout(ADMISSION, admitted).await {
         Ok(Ok(layout)) => match inner.key() {

@@ -25,7 +25,7 @@ use pando_store::Paged;
 
 use crate::{
     error::Error,
-    inner::{Inner, Message, Unanswered},
+    inner::{EXCHANGE, Inner, Message, Unanswered},
     reconcile::{moved_on, own_ballots, own_buckets},
     register::Outcome,
     sys,
@@ -114,8 +114,19 @@ pub(crate) async fn propose(
             }
             Err(error) => return Err(error),
         };
-        inner.install_layout(decided.clone()).await?;
-        announce(inner, &known, &decided).await;
+        if decided.member(&inner.id).is_some() {
+            inner.install_layout(decided.clone()).await?;
+            announce(inner, &known, &decided, ANNOUNCE).await;
+        } else {
+            // This node ends as soon as it takes that layout in. If nobody else knew it, nobody might ever ask.
+            let told = announce(inner, &known, &decided, EXCHANGE).await;
+            let stay = decided.present().count();
+            if told <= stay / 2 {
+                let why = format!("telling the others that this node has left ({told} of {stay} heard it)");
+                return Err(Error::Timeout(why));
+            }
+            inner.install_layout(decided.clone()).await?;
+        }
         if mine {
             return Ok(Arc::new(decided));
         }
@@ -123,14 +134,22 @@ pub(crate) async fn propose(
     Err(Error::Busy("the layout changes all the time".into()))
 }
 
-/// Tells a decided layout to those that were members before, and waits a moment for them: a newcomer is
-/// then known where it knocks. Who does not hear it is told by gossip.
-async fn announce(inner: &Arc<Inner>, before: &Layout, decided: &Layout) {
+/// Tells a decided layout to those that were members before, and waits for them so long at most: a newcomer is
+/// then known where it knocks. Who does not hear it is told by gossip. Returns how many of those that are members
+/// now have it.
+async fn announce(inner: &Arc<Inner>, before: &Layout, decided: &Layout, patience: Duration) -> usize {
     let message = &Message::from(Request::PutLayout(decided.encode()));
     let others = before.present().filter(|member| member.id != inner.id);
-    let mut told: FuturesUnordered<_> = others.map(|member| inner.ask(member.id, message)).collect();
-    let all = async { while told.next().await.is_some() {} };
-    let _ = sys::timeout(ANNOUNCE, all).await;
+    let mut told: FuturesUnordered<_> =
+        others.map(|member| async move { (member.id, inner.ask(member.id, message).await) }).collect();
+    let mut heard = 0;
+    let all = async {
+        while let Some((member, reply)) = told.next().await {
+            heard += usize::from(matches!(reply, Ok(Reply::Ok)) && decided.member(&member).is_some());
+        }
+    };
+    let _ = sys::timeout(patience, all).await;
+    heard
 }
 
 /// Whether a majority of the owners of each partition has said that it synced this layout.
