@@ -5,6 +5,7 @@
 //! is decided here.
 
 pub mod access;
+pub mod bucket;
 pub mod fingerprint;
 pub mod gossip;
 pub mod id;

@@ -1,4 +1,5 @@
-//! What registers hold: object records, bucket records, invite records. Access keys: [`crate::access`].
+//! What registers hold: object records, upload records, invite records. Buckets: [`crate::bucket`]; access keys:
+//! [`crate::access`].
 //!
 //! Owns their encoding (a format-version byte, then postcard) and their bounds, checked before writing
 //! and after reading. An object's body (inline bytes, or the chunks and their keys) is sealed inside the
@@ -54,7 +55,7 @@ pub enum RecordError {
         /// Its format.
         found: u8,
     },
-    /// The user's metadata is too much.
+    /// The user's metadata, or a bucket's settings, are too much.
     #[error("metadata has {found} bytes or entries, the most is {most}")]
     MetaTooLarge {
         /// What was given.
@@ -222,13 +223,6 @@ pub struct Summary {
     pub parts: Option<u16>,
 }
 
-/// A bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BucketRecord {
-    /// When it was made, in Unix milliseconds.
-    pub created: u64,
-}
-
 /// An upload of several parts: what was said when it began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadRecord {
@@ -340,18 +334,6 @@ impl Summary {
     /// What a listing shows of a register that holds no object.
     pub fn of_other(modified: u64, etag: WriteId) -> Self {
         Self { size: 0, modified, etag, hash: None, md5: None, parts: None }
-    }
-}
-
-impl BucketRecord {
-    /// The record's bytes.
-    pub fn encode(&self) -> Bytes {
-        encode(FORMAT, self)
-    }
-
-    /// A record from the disk or the wire.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        decode("bucket record", FORMAT, bytes)
     }
 }
 
@@ -555,10 +537,6 @@ mod tests {
     #[test]
     fn newer_formats_say_upgrade() {
         assert_eq!(
-            BucketRecord::decode(&[2, 0]),
-            Err(RecordError::TooNew { what: "bucket record", newest: 1, found: 2 })
-        );
-        assert_eq!(
             Record::decode(&[3, 0]),
             Err(RecordError::TooNew { what: "object record", newest: 2, found: 3 })
         );
@@ -568,7 +546,6 @@ mod tests {
         #[test]
         fn bytes_from_the_wire_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Record::decode(&bytes);
-            let _ = BucketRecord::decode(&bytes);
             let _ = InviteRecord::decode(&bytes);
         }
     }

@@ -1,11 +1,11 @@
-//! Buckets: made, listed, removed. A bucket is a register of its own.
+//! Buckets: made, changed, listed, removed. A bucket is a register of its own.
 
 use std::sync::Arc;
 
 use pando_core::{
+    bucket::{BucketRecord, Settings},
     id::WriteId,
     name::RegisterName,
-    record::BucketRecord,
     register::{State, Value},
 };
 
@@ -17,6 +17,14 @@ use crate::{
     sys,
 };
 
+/// The bucket that a register's value is.
+fn bucket_of(bucket: &str, found: Option<&Value>) -> Result<BucketRecord, Error> {
+    match found.and_then(Value::present) {
+        Some(bytes) => Ok(BucketRecord::decode(bytes)?),
+        None => Err(Error::NoSuchBucket(bucket.to_owned())),
+    }
+}
+
 fn is_there(found: Option<&Value>) -> bool {
     found.is_some_and(|value| value.present().is_some())
 }
@@ -25,7 +33,7 @@ impl Inner {
     /// See [`crate::Node::create_bucket`].
     pub(crate) async fn create_bucket(self: &Arc<Self>, bucket: &str) -> Result<(), Error> {
         let name = RegisterName::bucket(bucket)?;
-        let record = BucketRecord { created: sys::now_ms() }.encode();
+        let record = BucketRecord { created: sys::now_ms(), settings: Settings::default() }.encode()?;
         let made = self
             .change(&name, WriteId(sys::random()), |found| match is_there(found) {
                 true => Err(Error::BucketExists(bucket.to_owned())),
@@ -61,10 +69,32 @@ impl Inner {
 
     /// Fails if there is no such bucket.
     pub(crate) async fn check_bucket(self: &Arc<Self>, bucket: &str) -> Result<(), Error> {
+        self.bucket(bucket).await.map(drop)
+    }
+
+    /// See [`crate::Node::bucket`].
+    pub(crate) async fn bucket(self: &Arc<Self>, bucket: &str) -> Result<BucketRecord, Error> {
         let found = self.read(&RegisterName::bucket(bucket)?).await?;
-        match is_there(found.as_ref().map(|accepted| &accepted.value)) {
-            true => Ok(()),
-            false => Err(Error::NoSuchBucket(bucket.to_owned())),
+        bucket_of(bucket, found.as_ref().map(|accepted| &accepted.value))
+    }
+
+    /// See [`crate::Node::change_bucket`].
+    pub(crate) async fn change_bucket(
+        self: &Arc<Self>,
+        bucket: &str,
+        mut change: impl FnMut(&mut Settings) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let name = RegisterName::bucket(bucket)?;
+        let changed = self
+            .change(&name, WriteId(sys::random()), |found| {
+                let mut record = bucket_of(bucket, found)?;
+                change(&mut record.settings)?;
+                Ok::<_, Error>(State::Present(record.encode()?))
+            })
+            .await?;
+        match changed {
+            Outcome::Written(_) => Ok(()),
+            Outcome::Declined(why, _) => Err(why),
         }
     }
 

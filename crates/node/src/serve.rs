@@ -13,10 +13,11 @@ use std::{
 use bytes::Bytes;
 use pando_core::{
     access::AccessKeyRecord,
+    bucket::BucketRecord,
     id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
     name::{MAX_NAME, RegisterName},
-    record::{BucketRecord, Record, Summary, UploadRecord},
+    record::{Record, Summary, UploadRecord},
     register::{Accepted, LayoutVersion, Refusal},
     seal::{SEALED_CHUNK, SEALED_SEGMENT},
     wire::{

@@ -10,6 +10,7 @@ use std::{
 
 use pando_core::{
     access::Grants,
+    bucket::{BucketRecord, Settings},
     id::{NetworkId, NodeId, WriteId},
     layout::{
         Layout, MAX_ADDRESSES, MAX_ZONE, Member, MemberState, Replicas,
@@ -354,6 +355,20 @@ impl Node {
     /// Fails with [`Error::NoSuchBucket`] if there is no such bucket.
     pub async fn check_bucket(&self, bucket: &str) -> Result<(), Error> {
         self.inner.check_bucket(bucket).await
+    }
+
+    /// A bucket, with how it behaves. Fails with [`Error::NoSuchBucket`] if there is no such bucket.
+    pub async fn bucket(&self, bucket: &str) -> Result<BucketRecord, Error> {
+        self.inner.bucket(bucket).await
+    }
+
+    /// Changes how a bucket behaves, atomically: `change` may see the settings several times, and is applied once.
+    pub async fn change_bucket(
+        &self,
+        bucket: &str,
+        change: impl FnMut(&mut Settings) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        self.inner.change_bucket(bucket, change).await
     }
 
     /// Lists all buckets.
