@@ -3,6 +3,10 @@
 //! The rules are [`pando_core::register::Acceptor`]'s; this file shows it what is stored, inside the
 //! writer's transaction, and stores what it decides. The fence is checked in the same transaction or
 //! snapshot: a question asked under another layout version than the durable one is not answered.
+//!
+//! Most promises change nothing on the disk, and need not wait for the writer to sync what others write: a
+//! prepare is answered from a snapshot ([`promise_now`]) if nothing is on its way to the same register, and
+//! if the ceiling that its promise rests on is durable. Everything else goes through the writer.
 
 use std::ops::Bound;
 
@@ -20,8 +24,9 @@ use crate::{
     group::Group,
     index::{META, REGISTERS},
     purge, rows,
-    shared::lock,
+    shared::{Shared, lock},
     store::Store,
+    sys,
 };
 
 /// The answer to a prepare.
@@ -104,7 +109,19 @@ impl Store {
     ) -> Result<Prepare, Error> {
         rows::check_name(&name)?;
         check_ballot(layout, ballot)?;
-        self.change(1, move |group| prepare(group, layout, &name, ballot)).await
+        self.shared.check()?;
+        if self.shared.is_below_ceiling(ballot.counter) {
+            let (shared, name) = (self.shared.clone(), name.clone());
+            let promised = sys::blocking(move || promise_now(&shared, layout, &name, ballot)).await??;
+            if let Some(accepted) = promised {
+                return Ok(Prepare::Promised(accepted));
+            }
+        }
+        let (prepared, ceiling) = self.change(1, move |group| prepare(group, layout, &name, ballot)).await?;
+        if let Some(ceiling) = ceiling {
+            self.shared.ceiling_is_durable(ceiling);
+        }
+        Ok(prepared)
     }
 
     /// A proposer asks to accept a value.
@@ -116,7 +133,10 @@ impl Store {
     ) -> Result<Accept, Error> {
         rows::check_accepted(&name, &accepted)?;
         check_ballot(layout, accepted.ballot)?;
-        self.change(2, move |group| accept(group, layout, &name, &accepted)).await
+        // What comes out of the writer, and with it the mark, is let go after the commit.
+        let mark = self.shared.mark_changing(&name);
+        let changed = self.change(2, move |group| Ok((accept(group, layout, &name, &accepted)?, mark)));
+        Ok(changed.await?.0)
     }
 
     /// Someone who knows says that a value was chosen.
@@ -127,7 +147,9 @@ impl Store {
         accepted: Accepted,
     ) -> Result<Learn, Error> {
         rows::check_accepted(&name, &accepted)?;
-        self.change(2, move |group| learn(group, layout, &name, &accepted)).await
+        let mark = self.shared.mark_changing(&name);
+        let changed = self.change(2, move |group| Ok((learn(group, layout, &name, &accepted)?, mark)));
+        Ok(changed.await?.0)
     }
 
     /// What is accepted, durably, and how high a settling ballot must go.
@@ -138,11 +160,7 @@ impl Store {
             }
             shared.check_void(name.partition())?;
             let accepted = stored(txn, &name)?;
-            let held = match &accepted {
-                Some(accepted) => Stored::Value(accepted.ballot),
-                None => Stored::Absent { purged: purge::floor(txn, name.partition())? },
-            };
-            let height = lock(&shared.acceptor).height(&name, held);
+            let height = lock(&shared.acceptor).height(&name, held(txn, &name, accepted.as_ref())?);
             Ok(ReadReply::Value { accepted, height })
         })
         .await
@@ -205,15 +223,57 @@ impl Store {
     }
 }
 
+/// Promises, if that changes nothing on the disk; what was accepted before. `None`: the writer must decide. The
+/// ballot is below the durable ceiling.
+///
+/// The order of calls for one register is kept: with the acceptor locked, either no accept or learn of it is on its
+/// way, and the snapshot shows all that came before; or one is (marked before it was queued, until it is committed),
+/// and the writer decides. One that is queued later meets the promise. A purge or a newer layout that the snapshot
+/// does not show yet came after, and the accept that follows meets that.
+fn promise_now(
+    shared: &Shared,
+    layout: LayoutVersion,
+    name: &RegisterName,
+    ballot: Ballot,
+) -> Result<Option<Option<Accepted>>, Error> {
+    let mut acceptor = lock(&shared.acceptor);
+    if shared.is_changing(name) {
+        return Ok(None);
+    }
+    let txn = shared.snapshot()?;
+    if fence(&txn, layout)?.is_some() || shared.check_void(name.partition()).is_err() {
+        return Ok(None);
+    }
+    let accepted = stored(&txn, name)?;
+    let held = held(&txn, name, accepted.as_ref())?;
+    match acceptor.prepare(name, ballot, held) {
+        Prepared::Promised { raise_ceiling: None } => Ok(Some(accepted)),
+        // Refused, which changed nothing.
+        Prepared::Refused(_) => Ok(None),
+        Prepared::Promised { raise_ceiling: Some(_) } => {
+            unreachable!("the durable ceiling is above the ballot, and the acceptor's is no lower")
+        }
+    }
+}
+
+/// What decisions about a register rest on.
+fn held(txn: &ReadTransaction, name: &RegisterName, accepted: Option<&Accepted>) -> Result<Stored, Error> {
+    Ok(match accepted {
+        Some(accepted) => Stored::Value(accepted.ballot),
+        None => Stored::Absent { purged: purge::floor(txn, name.partition())? },
+    })
+}
+
+/// The answer, and the ceiling that is durable with it if it was raised.
 fn prepare(
     group: &mut Group<'_>,
     layout: LayoutVersion,
     name: &RegisterName,
     ballot: Ballot,
-) -> Result<Prepare, Error> {
+) -> Result<(Prepare, Option<u64>), Error> {
     let known = group.shared.known_layout();
     if known != layout && !pando_core::mutant("stale-layout-accepted") {
-        return Ok(Prepare::Fenced(known));
+        return Ok((Prepare::Fenced(known), None));
     }
     group.shared.check_void(name.partition())?;
     let (accepted, stored) = group.stored(name)?;
@@ -223,9 +283,9 @@ fn prepare(
             if let Some(ceiling) = raise_ceiling {
                 group.put_ceiling(ceiling)?;
             }
-            Ok(Prepare::Promised(accepted))
+            Ok((Prepare::Promised(accepted), raise_ceiling))
         }
-        Prepared::Refused(refusal) => Ok(Prepare::Refused(refusal)),
+        Prepared::Refused(refusal) => Ok((Prepare::Refused(refusal), None)),
     }
 }
 

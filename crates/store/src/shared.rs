@@ -1,11 +1,12 @@
 //! What the handles and the writer task share: the folder, the database, and what the writer publishes.
 //!
-//! The writer alone changes the acceptor, the known layout and the space in use; everyone may look. Locks
-//! here are held for a few instructions and never across a wait, but for the chunk locks, which are
-//! made for that.
+//! The writer alone changes the known layout and the space in use, and the acceptor but for promises that change
+//! nothing on the disk (see `registers.rs`); everyone may look. Locks here are held for a few instructions (the
+//! acceptor's also while one row is read) and never across a wait, but for the chunk locks, which are made for
+//! that.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -44,6 +45,10 @@ struct Space {
 pub(crate) struct Shared {
     database: RwLock<Option<Database>>,
     pub(crate) acceptor: Mutex<Acceptor<RegisterName>>,
+    /// The ceiling that is on the disk for certain; the acceptor's own may be on its way there.
+    ceiling: AtomicU64,
+    /// Registers that something is on its way to, and how much: bounded by the writer's queue and group.
+    changing: Mutex<HashMap<RegisterName, u32>>,
     known_layout: AtomicU64,
     /// Partitions whose registers are on their way out; see `purge.rs`.
     void: Mutex<BTreeSet<Partition>>,
@@ -69,6 +74,24 @@ impl Drop for Reservation {
     }
 }
 
+/// Says that something is on its way to a register, until dropped.
+pub(crate) struct Changing {
+    shared: Arc<Shared>,
+    name: RegisterName,
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        let mut changing = lock(&self.shared.changing);
+        if let Some(count) = changing.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                changing.remove(&self.name);
+            }
+        }
+    }
+}
+
 /// Takes a lock whose holders leave the data whole even if they panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,13 +105,12 @@ impl Shared {
         node: NodeId,
         capacity: Option<u64>,
     ) -> Self {
+        let ceiling = if pando_core::mutant("promises-forgotten") { 0 } else { facts.ceiling };
         Self {
             database: RwLock::new(Some(database)),
-            acceptor: Mutex::new(Acceptor::restarted(if pando_core::mutant("promises-forgotten") {
-                0
-            } else {
-                facts.ceiling
-            })),
+            acceptor: Mutex::new(Acceptor::restarted(ceiling)),
+            ceiling: AtomicU64::new(ceiling),
+            changing: Mutex::default(),
             known_layout: AtomicU64::new(facts.layout),
             void: Mutex::default(),
             space: Mutex::new(Space { used: facts.used, reserved: 0 }),
@@ -114,6 +136,27 @@ impl Shared {
     pub(crate) fn begin_write(&self) -> Result<WriteTransaction, Error> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or(Error::Closed)?.begin_write()?)
+    }
+
+    /// To be called, and the answer kept until after the commit, before a change of a register is queued.
+    pub(crate) fn mark_changing(self: &Arc<Self>, name: &RegisterName) -> Changing {
+        *lock(&self.changing).entry(name.clone()).or_default() += 1;
+        Changing { shared: self.clone(), name: name.clone() }
+    }
+
+    /// Whether something is on its way to a register.
+    pub(crate) fn is_changing(&self, name: &RegisterName) -> bool {
+        lock(&self.changing).contains_key(name)
+    }
+
+    /// A ceiling was committed.
+    pub(crate) fn ceiling_is_durable(&self, ceiling: u64) {
+        self.ceiling.fetch_max(ceiling, Ordering::AcqRel);
+    }
+
+    /// Whether a promise of this counter rests on a ceiling that is durable.
+    pub(crate) fn is_below_ceiling(&self, counter: u64) -> bool {
+        counter < self.ceiling.load(Ordering::Acquire)
     }
 
     /// The layout version that the writer knows.

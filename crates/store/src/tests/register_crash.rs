@@ -175,6 +175,47 @@ async fn what_changes_nothing_costs_no_sync() {
 }
 
 #[tokio::test]
+async fn a_promise_waits_for_what_is_on_its_way_to_the_same_register_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = CrashDisk::default();
+    let store = open_on(dir.path(), &disk, None).unwrap();
+    // From here on the ceiling is above what follows.
+    store.prepare(NO_LAYOUT, name("other"), ballot(1)).await.unwrap();
+    let mut held = disk.hold_next_sync();
+    let accepting = tokio::spawn({
+        let store = store.clone();
+        async move { store.accept(NO_LAYOUT, name("a"), accepted(20, "value")).await }
+    });
+    held.came.recv().await.unwrap();
+    assert_eq!(store.prepare(NO_LAYOUT, name("b"), ballot(21)).await.unwrap(), Prepare::Promised(None));
+    let mut promising = Box::pin(store.prepare(NO_LAYOUT, name("a"), ballot(22)));
+    tokio::select! {
+        biased;
+        early = &mut promising => panic!("before what was accepted is durable: {early:?}"),
+        () = async { while store.queued() == 0 { tokio::task::yield_now().await; } } => {}
+    }
+    // It is in the queue, behind the group that is being synced.
+    held.go.send(()).unwrap();
+    assert_eq!(promising.await.unwrap(), Prepare::Promised(Some(accepted(20, "value"))));
+    assert_eq!(accepting.await.unwrap().unwrap(), Accept::Accepted);
+    // A promise that was given beside the writer binds it.
+    let late = store.accept(NO_LAYOUT, name("b"), accepted(20, "late")).await.unwrap();
+    assert!(matches!(late, Accept::Refused(_)), "{late:?}");
+    // And once the accept is through, nothing is on its way any more.
+    let mut held = disk.hold_next_sync();
+    let accepting = tokio::spawn({
+        let store = store.clone();
+        async move { store.accept(NO_LAYOUT, name("b"), accepted(21, "value")).await }
+    });
+    held.came.recv().await.unwrap();
+    let promised = store.prepare(NO_LAYOUT, name("a"), ballot(23)).await.unwrap();
+    assert_eq!(promised, Prepare::Promised(Some(accepted(20, "value"))));
+    held.go.send(()).unwrap();
+    accepting.await.unwrap().unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_not_committed_is_not_seen() {
     let dir = tempfile::tempdir().unwrap();
     let disk = CrashDisk::default();
