@@ -24,6 +24,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     buffers::Buffers,
+    cover::Covers,
     error::Error,
     join,
     pace::Pace,
@@ -88,6 +89,8 @@ pub(crate) struct Inner {
     key: OnceLock<NetworkKey>,
     endpoint: OnceLock<Endpoint>,
     layout: watch::Sender<Option<Arc<Layout>>>,
+    /// Whose answers speak for every partition of it.
+    pub(crate) covers: Covers,
     stopping: watch::Sender<bool>,
     /// When this process started, by the clock on the wall and by the one that never jumps.
     started: (u64, Instant),
@@ -180,6 +183,7 @@ impl Inner {
             key: OnceLock::new(),
             endpoint: OnceLock::new(),
             layout: watch::Sender::new(None),
+            covers: Covers::default(),
             stopping: watch::Sender::new(false),
             started: (sys::now_ms(), Instant::now()),
             session: u64::from_le_bytes(sys::random()),

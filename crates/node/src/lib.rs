@@ -12,6 +12,7 @@ mod check;
 mod collect;
 mod content;
 mod copy;
+mod cover;
 mod error;
 mod evacuate;
 mod fetch;

@@ -1,11 +1,16 @@
 //! List: every name that a majority of its partition's owners shows, in order, in pages.
 //!
-//! All members are asked for their names in a range; the answers are cut at the smallest last name of an
-//! answer that was cut off itself, so that nothing is missing below. Where a majority of a name's owners
-//! shows the same ballot, that is the value; where they differ, the register is read. A list is right for
-//! each name, not a snapshot of all.
+//! Members are asked for their names in a range, the nearest that speak for every partition first (`cover.rs`); the
+//! answers are cut at the smallest last name of an answer that was cut off itself, so that nothing is missing below.
+//! Where a majority of a name's owners shows the same ballot, that is the value; where they differ, the register is
+//! read. A list is right for each name, not a snapshot of all.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
@@ -33,6 +38,9 @@ pub(crate) const PAGE: usize = 1000;
 const FEW: usize = 256;
 /// Registers that are read at once because their owners differ.
 const PARALLEL: usize = 16;
+/// How long those that are asked first may take before the others are asked too: longer than a page takes on a busy
+/// machine, shorter than a person notices.
+const SPARE: Duration = Duration::from_millis(300);
 /// Follows every name that starts with what stands before it: no name holds this byte, being UTF-8.
 pub(crate) const AFTER_ALL: u8 = 0xff;
 
@@ -103,15 +111,14 @@ impl Inner {
                 after: after.clone(),
                 limit: limit as u32,
             };
-            let enough = |answers: &BTreeMap<NodeId, Answer>| covers_all(&layout, answers);
-            let why = match self.ask_for_names(&layout, request, enough).await {
+            let why = match self.ask_for_names(&layout, request, Asked::Enough).await {
                 Ok((answers, _)) => return self.merge(&layout, answers).await,
                 Err(why) => why,
             };
             if Instant::now() >= deadline {
                 return Err(why.unwrap_or_else(|| Error::Timeout("a list (the layout is changing)".into())));
             }
-            sys::sleep(sys::jitter(std::time::Duration::from_millis(250))).await;
+            sys::sleep(sys::jitter(Duration::from_millis(250))).await;
         }
     }
 
@@ -139,9 +146,8 @@ impl Inner {
         limit: usize,
     ) -> Result<Shown, Error> {
         let request = ListRequest { layout: layout.version, prefix, after, limit: limit as u32 };
-        let members = layout.present().count();
         let (answers, unreachable) = self
-            .ask_for_names(layout, request, |answers| answers.len() == members)
+            .ask_for_names(layout, request, Asked::All)
             .await
             .map_err(|why| why.unwrap_or_else(|| Error::Busy("the layout has just changed".into())))?;
         let cut = cut_of(&answers);
@@ -155,26 +161,52 @@ impl Inner {
         Ok(Shown { names, unreachable, next: cut.map(|cut| Bytes::copy_from_slice(cut.as_bytes())) })
     }
 
-    /// Asks all members, until `enough` have answered; fails if in the end it is not even a majority of the
-    /// owners of every partition. `Err(None)`: the layout changed.
+    /// Asks members; fails if in the end it is not even a majority of the owners of every partition that answered.
+    /// `Err(None)`: the layout changed.
     async fn ask_for_names(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         request: ListRequest,
-        enough: impl Fn(&BTreeMap<NodeId, Answer>) -> bool,
+        asked: Asked,
     ) -> Result<(BTreeMap<NodeId, Answer>, Vec<NodeId>), Option<Error>> {
+        let cover = self.covers.of(layout);
         let message = &Message::from(Request::List(request));
-        let mut pending: FuturesUnordered<_> = layout
-            .present()
-            .map(|member| async { (member.id, self.ask_owner(layout, member.id, message).await) })
-            .collect();
+        let ask = |node: NodeId| async move { (node, self.ask_owner(layout, node, message).await) };
+        let members = layout.present().count();
+        let (first, spare) = match asked {
+            Asked::All => (layout.present().map(|member| member.id).collect(), Vec::new()),
+            Asked::Enough => cover.nearest(self.by_distance(layout)),
+        };
+        let mut pending: FuturesUnordered<_> = first.into_iter().map(ask).collect();
+        let mut spare = Some(spare).filter(|spare| !spare.is_empty());
+        let patience = Instant::now() + SPARE;
         let mut answers = BTreeMap::new();
         let (mut missing, mut unreachable) = (Vec::new(), Vec::new());
-        while let Some((node, reply)) = pending.next().await {
+        loop {
+            let next = match spare {
+                Some(_) => sys::timeout_at(patience, pending.next()).await,
+                None => Ok(pending.next().await),
+            };
+            let (node, reply) = match (next, spare.take()) {
+                (Ok(Some(answered)), still) => {
+                    spare = still;
+                    answered
+                }
+                // They take long, or some don't answer: now the others too.
+                (_, Some(spare)) => {
+                    pending.extend(spare.into_iter().map(ask));
+                    continue;
+                }
+                (_, None) => break,
+            };
             let why = match reply {
                 Ok(Reply::Listed { entries, more }) => {
                     answers.insert(node, Answer { entries, more });
-                    if enough(&answers) {
+                    let enough = match asked {
+                        Asked::All => answers.len() == members,
+                        Asked::Enough => cover.is_met(|node| answers.contains_key(node)),
+                    };
+                    if enough {
                         return Ok((answers, unreachable));
                     }
                     continue;
@@ -186,10 +218,9 @@ impl Inner {
             missing.push(format!("{}: {why}", node.short()));
             unreachable.push(node);
         }
-        if covers_all(layout, &answers) {
+        if cover.is_met(|node| answers.contains_key(node)) {
             return Ok((answers, unreachable));
         }
-        let members = layout.present().count();
         Err(Some(Error::NotEnoughNodes {
             what: "a list".into(),
             needed: layout.partition_quorum(Partition::of_hash(&[0; 32])).quorum.needed(),
@@ -199,6 +230,16 @@ impl Inner {
         }))
     }
 
+    /// Members: this node, then those that answer, fastest first.
+    fn by_distance(&self, layout: &Layout) -> Vec<NodeId> {
+        let mut members: Vec<NodeId> = layout.present().map(|member| member.id).collect();
+        members.sort_by_cached_key(|node| {
+            let is_other = *node != self.id;
+            (is_other, is_other.then(|| (self.peers.liveness(node), self.peers.round_trip(node))))
+        });
+        members
+    }
+
     async fn merge(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
@@ -206,29 +247,116 @@ impl Inner {
     ) -> Result<Names, Error> {
         let cut = cut_of(&answers);
         let answered: Vec<NodeId> = answers.keys().copied().collect();
-        let mut names: BTreeMap<RegisterName, Vec<(NodeId, Ballot, Option<Summary>)>> = BTreeMap::new();
-        for (node, answer) in answers {
-            for entry in answer.entries {
-                if cut.as_ref().is_none_or(|cut| entry.name <= *cut) {
-                    names.entry(entry.name).or_default().push((node, entry.ballot, entry.summary));
-                }
+        let quorums = Quorums { layout, answered: &answered };
+        let (mut entries, mut disputed) = (Vec::new(), Vec::new());
+        let mut merged = Merged::new(answers);
+        while let Some((name, shown)) = merged.next() {
+            if cut.as_ref().is_some_and(|cut| name > *cut) {
+                break;
+            }
+            match quorums.agreed(&name, shown) {
+                Some(summary) => entries.extend(summary.map(|summary| (name, summary))),
+                None => disputed.push(name),
             }
         }
-        let quorums = Quorums { layout, answered: &answered };
-        let decide = |(name, shown)| async move {
-            let summary = match quorums.agreed(&name, shown) {
-                Some(summary) => summary,
-                None => match self.read(&name).await? {
+        if !disputed.is_empty() {
+            let read = |name: RegisterName| async move {
+                let summary = match self.read(&name).await? {
                     Some(accepted) => serve::summary(&name, &accepted)?,
                     None => None,
-                },
+                };
+                Ok::<_, Error>(summary.map(|summary| (name, summary)))
             };
-            Ok::<_, Error>(summary.map(|summary| (name, summary)))
-        };
-        let entries: Vec<Option<(RegisterName, Summary)>> =
-            stream::iter(names).map(decide).buffered(PARALLEL).try_collect().await?;
+            let reads = stream::iter(disputed).map(read).buffer_unordered(PARALLEL);
+            let settled: Vec<Option<(RegisterName, Summary)>> = reads.try_collect().await?;
+            entries.extend(settled.into_iter().flatten());
+            entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        }
         let next = cut.map(|cut| Bytes::copy_from_slice(cut.as_bytes()));
-        Ok(Names { entries: entries.into_iter().flatten().collect(), next })
+        Ok(Names { entries, next })
+    }
+}
+
+/// Which members a listing asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// As many as speak for every partition.
+    Enough,
+    /// All, and whoever answers.
+    All,
+}
+
+/// What one member shows of a name.
+type Shows = (NodeId, Ballot, Option<Summary>);
+
+/// Walks the answers of several members at once, name by name.
+struct Merged {
+    answers: Vec<(NodeId, std::vec::IntoIter<Listed>)>,
+    /// The first entry of each answer that was not given out, by name.
+    heads: BinaryHeap<Reverse<Head>>,
+}
+
+/// The next entry of an answer.
+struct Head {
+    entry: Listed,
+    answer: usize,
+}
+
+impl Head {
+    fn key(&self) -> (&RegisterName, usize) {
+        (&self.entry.name, self.answer)
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Head {}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Head {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl Merged {
+    fn new(answers: BTreeMap<NodeId, Answer>) -> Self {
+        let answers: Vec<_> =
+            answers.into_iter().map(|(node, answer)| (node, answer.entries.into_iter())).collect();
+        let mut merged = Self { heads: BinaryHeap::with_capacity(answers.len()), answers };
+        for answer in 0..merged.answers.len() {
+            merged.advance(answer);
+        }
+        merged
+    }
+
+    fn advance(&mut self, answer: usize) {
+        let next = self.answers[answer].1.next();
+        self.heads.extend(next.map(|entry| Reverse(Head { entry, answer })));
+    }
+
+    /// The next name, and what is shown of it.
+    fn next(&mut self) -> Option<(RegisterName, Vec<Shows>)> {
+        let Reverse(Head { entry, answer }) = self.heads.pop()?;
+        self.advance(answer);
+        let Listed { name, ballot, summary } = entry;
+        let mut shown = Vec::with_capacity(self.answers.len().min(4));
+        shown.push((self.answers[answer].0, ballot, summary));
+        while self.heads.peek().is_some_and(|Reverse(head)| head.entry.name == name) {
+            let Reverse(Head { entry, answer }) = self.heads.pop()?;
+            self.advance(answer);
+            shown.push((self.answers[answer].0, entry.ballot, entry.summary));
+        }
+        Some((name, shown))
     }
 }
 
@@ -253,14 +381,6 @@ struct Answer {
     more: bool,
 }
 
-/// Whether a majority of each partition's owners has answered.
-fn covers_all(layout: &Layout, answers: &BTreeMap<NodeId, Answer>) -> bool {
-    Partition::all().all(|partition| {
-        let Owners { nodes, quorum } = layout.partition_quorum(partition);
-        quorum.is_met(|owner| answers.contains_key(&nodes[usize::from(owner)]))
-    })
-}
-
 #[derive(Clone, Copy)]
 struct Quorums<'a> {
     layout: &'a Layout,
@@ -269,11 +389,7 @@ struct Quorums<'a> {
 
 impl Quorums<'_> {
     /// What a majority of the name's owners shows, if it shows the same.
-    fn agreed(
-        &self,
-        name: &RegisterName,
-        shown: Vec<(NodeId, Ballot, Option<Summary>)>,
-    ) -> Option<Option<Summary>> {
+    fn agreed(&self, name: &RegisterName, shown: Vec<Shows>) -> Option<Option<Summary>> {
         let Owners { nodes, quorum } = self.layout.quorum(name);
         let ballot_of = |owner: u16| {
             let node = nodes[usize::from(owner)];

@@ -31,6 +31,9 @@ const BACKOFF: Duration = Duration::from_millis(2);
 const BACKOFF_MOST: Duration = Duration::from_millis(250);
 /// How long a read whose majority disagrees waits for the others before it settles.
 const HEDGE: Duration = Duration::from_millis(150);
+/// How long a read waits for the majority that it asked before it asks the other owners too: several round trips of
+/// a local network at the least, one around the world at the most.
+const SPARE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// How a change is made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -237,18 +240,30 @@ impl Inner {
         owners: &Owners,
     ) -> Result<ReadStep, Option<Error>> {
         let mut read = Read::new(owners.nodes.len(), owners.quorum.clone());
-        let mut pending = self.fan_out(layout, owners, Request::Read(layout.version, name.clone()));
+        let (first, spare, patience) = self.nearest(owners);
+        let message = Arc::new(Message::from(Request::Read(layout.version, name.clone())));
+        let mut pending = self.ask_each(layout, owners, &first, &message);
+        // Those that are asked only if the first don't agree, or take too long.
+        let mut spare = Some(spare).filter(|spare| !spare.is_empty());
         let mut missing = Missing::default();
         let mut answered = vec![false; owners.nodes.len()];
         let mut hedge = None;
+        let mut until = Instant::now() + if spare.is_some() { patience } else { EXCHANGE * 2 };
         loop {
-            let patience = hedge.unwrap_or_else(|| Instant::now() + EXCHANGE * 2);
-            let step = match sys::timeout_at(patience, pending.next()).await {
+            let next = sys::timeout_at(hedge.unwrap_or(until), pending.next()).await;
+            if matches!(next, Err(_) | Ok(None))
+                && let Some(spare) = spare.take()
+            {
+                pending.extend(self.ask_each(layout, owners, &spare, &message));
+                (hedge, until) = (None, Instant::now() + EXCHANGE * 2);
+                continue;
+            }
+            let step = match next {
                 Err(_elapsed) => read.on_impatience(),
                 Ok(None) => return Ok(ReadStep::TooFew),
                 Ok(Some((owner, Ok(Reply::Value(accepted, height))))) => {
                     answered[usize::from(owner)] = true;
-                    if owners.quorum.is_met(|owner| answered[usize::from(owner)]) {
+                    if spare.is_none() && owners.quorum.is_met(|owner| answered[usize::from(owner)]) {
                         hedge.get_or_insert_with(|| Instant::now() + HEDGE);
                     }
                     read.on_reply(owner, accepted, height)
@@ -321,13 +336,42 @@ impl Inner {
     }
 
     fn fan_out(self: &Arc<Self>, layout: &Arc<Layout>, owners: &Owners, request: Request) -> Pending {
-        let message = Arc::new(Message::from(request));
-        let ask = |(node, owner): (&NodeId, u16)| -> BoxFuture<'static, Answer> {
-            let (inner, layout, message, node) =
-                (Arc::clone(self), Arc::clone(layout), Arc::clone(&message), *node);
+        let all: Vec<u16> = (0..owners.nodes.len() as u16).collect();
+        self.ask_each(layout, owners, &all, &Arc::new(Message::from(request)))
+    }
+
+    fn ask_each(
+        self: &Arc<Self>,
+        layout: &Arc<Layout>,
+        owners: &Owners,
+        which: &[u16],
+        message: &Arc<Message>,
+    ) -> Pending {
+        let ask = |owner: &u16| -> BoxFuture<'static, Answer> {
+            let (owner, node) = (*owner, owners.nodes[usize::from(*owner)]);
+            let (inner, layout, message) = (Arc::clone(self), Arc::clone(layout), Arc::clone(message));
             Box::pin(async move { (owner, inner.ask_owner(&layout, node, &message).await) })
         };
-        owners.nodes.iter().zip(0u16..).map(ask).collect()
+        which.iter().map(ask).collect()
+    }
+
+    /// The nearest owners that are a quorum (this node, then those that answer, fastest first), the others, and
+    /// how long to wait before these are asked too.
+    fn nearest(&self, owners: &Owners) -> (Vec<u16>, Vec<u16>, Duration) {
+        let far = |owner: &u16| {
+            let node = &owners.nodes[usize::from(*owner)];
+            let is_other = *node != self.id;
+            (is_other, is_other.then(|| (self.peers.liveness(node), self.peers.round_trip(node))))
+        };
+        let mut all: Vec<u16> = (0..owners.nodes.len() as u16).collect();
+        all.sort_by_cached_key(far);
+        let met = |first: &[u16]| owners.quorum.is_met(|owner| first.contains(&owner));
+        let needed = (1..all.len()).find(|count| met(&all[..*count])).unwrap_or(all.len());
+        let spare = all.split_off(needed);
+        let slowest =
+            all.iter().filter_map(|owner| self.peers.round_trip(&owners.nodes[usize::from(*owner)]));
+        let patience = slowest.max().unwrap_or(SPARE.1) * 3;
+        (all, spare, patience.clamp(SPARE.0, SPARE.1))
     }
 
     async fn attempt<E>(

@@ -181,7 +181,7 @@ impl Store {
 
     /// Whether the chunk is held, durably and in its place.
     pub async fn has(&self, id: ChunkId) -> Result<bool, Error> {
-        self.look(move |_, txn| Ok(txn.open_table(CHUNKS)?.get(&id.0)?.is_some())).await
+        self.glance(move |_, txn| Ok(txn.open_table(CHUNKS)?.get(&id.0)?.is_some())).await
     }
 
     /// The chunk's file, open for reading.

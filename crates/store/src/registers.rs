@@ -26,7 +26,6 @@ use crate::{
     purge, rows,
     shared::{Shared, lock},
     store::Store,
-    sys,
 };
 
 /// The answer to a prepare.
@@ -112,7 +111,8 @@ impl Store {
         self.shared.check()?;
         if self.shared.is_below_ceiling(ballot.counter) {
             let (shared, name) = (self.shared.clone(), name.clone());
-            let promised = sys::blocking(move || promise_now(&shared, layout, &name, ballot)).await??;
+            let promise = move || promise_now(&shared, layout, &name, ballot);
+            let promised = self.shared.brief.run(promise).await??;
             if let Some(accepted) = promised {
                 return Ok(Prepare::Promised(accepted));
             }
@@ -154,7 +154,7 @@ impl Store {
 
     /// What is accepted, durably, and how high a settling ballot must go.
     pub async fn read(&self, layout: LayoutVersion, name: RegisterName) -> Result<ReadReply, Error> {
-        self.look(move |shared, txn| {
+        self.glance(move |shared, txn| {
             if let Some(known) = fence(txn, layout)? {
                 return Ok(ReadReply::Fenced(known));
             }
@@ -168,7 +168,7 @@ impl Store {
 
     /// Whatever is here, whichever layout it is asked under.
     pub async fn peek(&self, name: RegisterName) -> Result<Option<Accepted>, Error> {
-        self.look(move |_, txn| stored(txn, &name)).await
+        self.glance(move |_, txn| stored(txn, &name)).await
     }
 
     /// Registers in the order of their names' bytes: at most `limit`, and about `max_bytes` of rows (one

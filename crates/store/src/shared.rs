@@ -20,7 +20,7 @@ use pando_core::{
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use crate::{error::Error, folder::Folder, index::Facts};
+use crate::{error::Error, folder::Folder, index::Facts, sys};
 
 /// How many locks chunks share. Two chunks on one lock only wait for each other; with 1024 and some dozens
 /// of chunks in flight that is rare, and the table is 64 KiB.
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     /// Partitions whose registers are on their way out; see `purge.rs`.
     void: Mutex<BTreeSet<Partition>>,
     space: Mutex<Space>,
+    /// Where short looks at the index are run.
+    pub(crate) brief: sys::Brief,
     failed: OnceLock<String>,
     closing: AtomicBool,
     locks: Box<[tokio::sync::Mutex<()>]>,
@@ -114,6 +116,7 @@ impl Shared {
             known_layout: AtomicU64::new(facts.layout),
             void: Mutex::default(),
             space: Mutex::new(Space { used: facts.used, reserved: 0 }),
+            brief: sys::Brief::default(),
             failed: OnceLock::new(),
             closing: AtomicBool::new(false),
             locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),

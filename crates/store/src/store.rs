@@ -153,6 +153,16 @@ impl Store {
         sys::blocking(move || look(&shared, &shared.snapshot()?)).await?
     }
 
+    /// As [`Store::look`], for what touches a few rows only.
+    pub(crate) async fn glance<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Shared, &ReadTransaction) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.shared.check()?;
+        let shared = self.shared.clone();
+        self.shared.brief.run(move || look(&shared, &shared.snapshot()?)).await?
+    }
+
     /// Runs an operation on chunk files to its end, even if the caller stops waiting: half of it must not
     /// be all of it. Closing waits for it.
     pub(crate) async fn to_the_end<T, F>(&self, work: impl FnOnce(Store) -> F) -> Result<T, Error>

@@ -10,12 +10,12 @@ pub mod simulated;
 
 #[cfg(not(feature = "sim"))]
 pub(crate) use real::{
-    CACHE, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt, backend, blocking,
+    Brief, CACHE, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt, backend, blocking,
     disk_free, exists, read_dir, remove_file, rename, reserve,
 };
 #[cfg(feature = "sim")]
 pub(crate) use simulated::{
-    CACHE, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt, backend, blocking,
+    Brief, CACHE, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt, backend, blocking,
     disk_free, exists, read_dir, remove_file, rename, reserve,
 };
 

@@ -632,6 +632,19 @@ pub(crate) fn backend(file: File) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Runs `work` in place, as everything is.
+#[derive(Debug, Default)]
+pub(crate) struct Brief;
+
+impl Brief {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        blocking(work).await
+    }
+}
+
 /// Runs `work` in place: there are no other threads.
 #[expect(clippy::unused_async, reason = "as the real one")]
 pub(crate) async fn blocking<T: Send + 'static>(
