@@ -121,6 +121,12 @@ impl RegisterName {
         Ok(Self(Self::after_key(VERSION, bucket, key, &id.to_string())?.into()))
     }
 
+    /// Where a version of this object is if it is not current; `None` if this names no object.
+    pub fn aside(&self, id: &WriteId) -> Option<Self> {
+        let (bucket, key) = self.object_parts()?;
+        Self::version(bucket, key, id).ok()
+    }
+
     /// What the names of the versions of a bucket's objects whose keys start with `prefix` start with.
     pub fn version_prefix(bucket: &str, prefix: &str) -> Result<Vec<u8>, NameError> {
         Self::escaped_prefix(VERSION, bucket, prefix)
@@ -416,6 +422,8 @@ mod tests {
             assert_eq!(version.check(), Ok(()));
             assert_eq!(version.version_parts(), Some(("photos", key.into(), id)));
             assert_eq!((version.object_parts(), version.upload_parts()), (None, None));
+            assert_eq!(RegisterName::object("photos", key).unwrap().aside(&id).as_ref(), Some(&version));
+            assert_eq!(version.aside(&id), None);
             assert!(version.as_bytes().starts_with(&RegisterName::versions_of("photos", key).unwrap()));
             let part = RegisterName::part("photos", key, &id, 7).unwrap();
             assert_eq!(part.check(), Ok(()));
