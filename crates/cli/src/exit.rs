@@ -100,6 +100,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::NotFound { .. }
+            | Error::NoSuchVersion { .. }
             | Error::NoSuchBucket(_)
             | Error::NoSuchKey(_)
             | Error::NoSuchUpload(_)

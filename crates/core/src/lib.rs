@@ -11,6 +11,7 @@ pub mod gossip;
 pub mod id;
 pub mod layout;
 pub mod manifest;
+pub mod mark;
 pub mod name;
 pub mod parts;
 pub mod record;

@@ -1,10 +1,10 @@
-//! Register names: which register a bucket, an object, an upload, a part, an access key, an invite or a layout version
-//! lives in.
+//! Register names: which register a bucket, an object, a version of one, an upload, a part, an access key, an invite or
+//! a layout version lives in.
 //!
 //! A name is a tag byte and what it names, so that names of one kind sort together and a listing is a
 //! range of names. Everything from a user or the wire is checked here, and names never become paths.
 //!
-//! Something follows the key in the names of uploads and parts, and these must sort by key first. So the key's end is
+//! Something follows the key in the names of versions, uploads and parts, and these must sort by key first. So the key's end is
 //! marked by a byte that sorts below all others, NUL, and the key itself is written without NUL: 0 becomes 1 1, and 1
 //! becomes 1 2. That keeps the order of keys, and no key can look like another one and what follows it.
 
@@ -66,6 +66,7 @@ const LAYOUT: u8 = b'l';
 const OBJECT: u8 = b'o';
 const PART: u8 = b'p';
 const UPLOAD: u8 = b'u';
+const VERSION: u8 = b'v';
 
 /// The name of one register.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,6 +116,27 @@ impl RegisterName {
         Ok(Self(Self::after_key(UPLOAD, bucket, key, &id.to_string())?.into()))
     }
 
+    /// The register of a version of an object that is not current.
+    pub fn version(bucket: &str, key: &str, id: &WriteId) -> Result<Self, NameError> {
+        Ok(Self(Self::after_key(VERSION, bucket, key, &id.to_string())?.into()))
+    }
+
+    /// Where a version of this object is if it is not current; `None` if this names no object.
+    pub fn aside(&self, id: &WriteId) -> Option<Self> {
+        let (bucket, key) = self.object_parts()?;
+        Self::version(bucket, key, id).ok()
+    }
+
+    /// What the names of the versions of a bucket's objects whose keys start with `prefix` start with.
+    pub fn version_prefix(bucket: &str, prefix: &str) -> Result<Vec<u8>, NameError> {
+        Self::escaped_prefix(VERSION, bucket, prefix)
+    }
+
+    /// What the names of all versions of one key start with.
+    pub fn versions_of(bucket: &str, key: &str) -> Result<Vec<u8>, NameError> {
+        Self::after_key(VERSION, bucket, key, "")
+    }
+
     /// The register of one part of an upload.
     pub fn part(bucket: &str, key: &str, id: &WriteId, number: u16) -> Result<Self, NameError> {
         if !(1..=MAX_PARTS).contains(&number) {
@@ -126,11 +148,7 @@ impl RegisterName {
 
     /// What the names of the uploads to a bucket's objects whose keys start with `prefix` start with.
     pub fn upload_prefix(bucket: &str, prefix: &str) -> Result<Vec<u8>, NameError> {
-        check_bucket(bucket)?;
-        if prefix.len() > MAX_KEY {
-            return Err(NameError::KeyLength(prefix.len()));
-        }
-        Ok([&[UPLOAD], bucket.as_bytes(), &[0], &escaped(prefix)].concat())
+        Self::escaped_prefix(UPLOAD, bucket, prefix)
     }
 
     /// What the names of all uploads to one key start with.
@@ -141,6 +159,15 @@ impl RegisterName {
     /// What the names of the parts of an upload start with.
     pub fn part_prefix(bucket: &str, key: &str, id: &WriteId) -> Result<Vec<u8>, NameError> {
         Self::after_key(PART, bucket, key, &format!("{id}\0"))
+    }
+
+    /// The start of names of what belongs to keys that start so.
+    fn escaped_prefix(tag: u8, bucket: &str, prefix: &str) -> Result<Vec<u8>, NameError> {
+        check_bucket(bucket)?;
+        if prefix.len() > MAX_KEY {
+            return Err(NameError::KeyLength(prefix.len()));
+        }
+        Ok([&[tag], bucket.as_bytes(), &[0], &escaped(prefix)].concat())
     }
 
     /// The name, or the start of names, of what belongs to a key.
@@ -170,6 +197,11 @@ impl RegisterName {
         vec![ACCESS_KEY]
     }
 
+    /// What the names of all versions that are not current start with.
+    pub fn all_versions_prefix() -> Vec<u8> {
+        vec![VERSION]
+    }
+
     /// What the names of all objects start with.
     pub fn all_objects_prefix() -> Vec<u8> {
         vec![OBJECT]
@@ -193,6 +225,7 @@ impl RegisterName {
             LAYOUT => rest.len() == 8,
             OBJECT => self.object_parts().is_some_and(|(bucket, key)| is_object(bucket, key)),
             UPLOAD => self.upload_parts().is_some_and(|(bucket, key, _)| is_object(bucket, &key)),
+            VERSION => self.version_parts().is_some_and(|(bucket, key, _)| is_object(bucket, &key)),
             PART => self.part_parts().is_some_and(|(bucket, key, _, number)| {
                 is_object(bucket, &key) && (1..=MAX_PARTS).contains(&number)
             }),
@@ -210,15 +243,24 @@ impl RegisterName {
 
     /// Bucket, key and id, if this names an upload.
     pub fn upload_parts(&self) -> Option<(&str, Cow<'_, str>, WriteId)> {
-        let mut pieces = self.0.strip_prefix(&[UPLOAD])?.split(|byte| *byte == 0);
-        let upload = upload_parts(&mut pieces)?;
-        pieces.next().is_none().then_some(upload)
+        self.key_and_id(UPLOAD)
+    }
+
+    /// Bucket, key and id, if this names a version that is not current.
+    pub fn version_parts(&self) -> Option<(&str, Cow<'_, str>, WriteId)> {
+        self.key_and_id(VERSION)
+    }
+
+    fn key_and_id(&self, tag: u8) -> Option<(&str, Cow<'_, str>, WriteId)> {
+        let mut pieces = self.0.strip_prefix(&[tag])?.split(|byte| *byte == 0);
+        let parts = key_and_id(&mut pieces)?;
+        pieces.next().is_none().then_some(parts)
     }
 
     /// Bucket, key, the upload's id and the part's number, if this names a part.
     pub fn part_parts(&self) -> Option<(&str, Cow<'_, str>, WriteId, u16)> {
         let mut pieces = self.0.strip_prefix(&[PART])?.split(|byte| *byte == 0);
-        let (bucket, key, id) = upload_parts(&mut pieces)?;
+        let (bucket, key, id) = key_and_id(&mut pieces)?;
         let digits = pieces.next().filter(|digits| {
             digits.len() == PART_DIGITS && digits.iter().all(u8::is_ascii_digit) && pieces.next().is_none()
         })?;
@@ -263,6 +305,9 @@ impl fmt::Display for RegisterName {
         if let Some((bucket, key, id)) = self.upload_parts() {
             return write!(f, "{bucket}/{key}, upload {id}");
         }
+        if let Some((bucket, key, id)) = self.version_parts() {
+            return write!(f, "{bucket}/{key}, version {id}");
+        }
         if let Some((bucket, key, id, number)) = self.part_parts() {
             return write!(f, "{bucket}/{key}, part {number} of upload {id}");
         }
@@ -287,7 +332,7 @@ fn is_object(bucket: &str, key: &str) -> bool {
 }
 
 /// Bucket, key and id, from the first pieces of a name.
-fn upload_parts<'a>(pieces: &mut impl Iterator<Item = &'a [u8]>) -> Option<(&'a str, Cow<'a, str>, WriteId)> {
+fn key_and_id<'a>(pieces: &mut impl Iterator<Item = &'a [u8]>) -> Option<(&'a str, Cow<'a, str>, WriteId)> {
     let mut text = || std::str::from_utf8(pieces.next()?).ok();
     let (bucket, key, id) = (text()?, text()?, text()?);
     // One text for one id.
@@ -373,6 +418,13 @@ mod tests {
             assert_eq!(upload.check(), Ok(()));
             assert_eq!(upload.upload_parts(), Some(("photos", key.into(), id)));
             assert_eq!((upload.object_parts(), upload.part_parts()), (None, None));
+            let version = RegisterName::version("photos", key, &id).unwrap();
+            assert_eq!(version.check(), Ok(()));
+            assert_eq!(version.version_parts(), Some(("photos", key.into(), id)));
+            assert_eq!((version.object_parts(), version.upload_parts()), (None, None));
+            assert_eq!(RegisterName::object("photos", key).unwrap().aside(&id).as_ref(), Some(&version));
+            assert_eq!(version.aside(&id), None);
+            assert!(version.as_bytes().starts_with(&RegisterName::versions_of("photos", key).unwrap()));
             let part = RegisterName::part("photos", key, &id, 7).unwrap();
             assert_eq!(part.check(), Ok(()));
             assert_eq!(part.part_parts(), Some(("photos", key.into(), id, 7)));
@@ -387,8 +439,10 @@ mod tests {
         for wrong in [
             "pphotos\0a\0ab\x0000001",
             "uphotos\0a",
+            "vphotos\0a",
             "p",
             "u",
+            "v",
             &of_a("+0001"),
             &of_a("00000"),
             &of_a("10001"),
@@ -439,7 +493,7 @@ mod tests {
         }
 
         #[test]
-        fn parts_sort_by_key_then_upload_then_number(
+        fn what_follows_a_key_sorts_by_key_first(
             keys in proptest::array::uniform2("[\u{0}-\u{3}aé]{1,4}"),
             ids in any::<[[u8; 16]; 2]>(),
             numbers in proptest::array::uniform2(1..=MAX_PARTS),
@@ -450,6 +504,10 @@ mod tests {
             let upload = |n: usize| RegisterName::upload("default", &keys[n], &WriteId(ids[n])).unwrap();
             let of = |n: usize| (&keys[n], ids[n]);
             prop_assert_eq!(upload(0).cmp(&upload(1)), of(0).cmp(&of(1)));
+            let version = |n: usize| RegisterName::version("default", &keys[n], &WriteId(ids[n])).unwrap();
+            prop_assert_eq!(version(0).cmp(&version(1)), of(0).cmp(&of(1)));
+            let prefix = RegisterName::version_prefix("default", &keys[0]).unwrap();
+            prop_assert_eq!(version(1).as_bytes().starts_with(&prefix), keys[1].starts_with(&keys[0]));
             prop_assert_eq!(part(0).cmp(&part(1)), (of(0), numbers[0]).cmp(&(of(1), numbers[1])));
             let parts = RegisterName::part_prefix("default", &keys[0], &WriteId(ids[0])).unwrap();
             prop_assert_eq!(part(1).as_bytes().starts_with(&parts), of(0) == of(1), "one upload's parts");

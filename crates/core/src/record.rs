@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     id::{NodeId, WriteId},
     manifest::{ChunkRef, ChunkTree},
+    mark::Mark,
     name::RegisterName,
     parts::{BadParts, Part, Parts},
     seal::{self, CHUNK, NetworkKey},
 };
+
+mod former;
 
 /// Largest body that stands in the record itself.
 pub const MAX_INLINE: usize = 16 << 10;
@@ -29,8 +32,8 @@ const MAX_LIST: u32 = CHUNK as u32;
 /// Most bytes of a register's value: an inline body, metadata and overhead fit with room to spare.
 pub const MAX_VALUE: usize = 64 << 10;
 
-/// The format of object records; 1 had neither headers nor digests, and is still read.
-const OBJECT_FORMAT: u8 = 2;
+/// The format of object records; 1 had neither headers nor digests, 2 had no mark, and both are still read.
+const OBJECT_FORMAT: u8 = 3;
 /// The format of all other records.
 pub(crate) const FORMAT: u8 = 1;
 
@@ -172,25 +175,8 @@ pub struct Record {
     /// what it is: an upload in parts may be completed several times, with other parts, and no key may seal two
     /// things.
     pub salt: Option<WriteId>,
-}
-
-/// A [`Record`] of format 1.
-#[derive(Deserialize)]
-struct FirstRecord {
-    size: u64,
-    hash: [u8; 32],
-    modified: u64,
-    meta: UserMeta,
-    epoch: u32,
-    body: Bytes,
-}
-
-impl From<FirstRecord> for Record {
-    fn from(first: FirstRecord) -> Self {
-        let FirstRecord { size, hash, modified, meta, epoch, body } = first;
-        let (headers, digests, tags, salt) = Default::default();
-        Self { size, hash: Some(hash), modified, meta, epoch, body, headers, digests, tags, salt }
-    }
+    /// Which version it is, and its place among the versions of its key.
+    pub mark: Mark,
 }
 
 /// Where an object's content is.
@@ -221,6 +207,14 @@ pub struct Summary {
     pub md5: Option<[u8; 16]>,
     /// See [`Digests::parts`].
     pub parts: Option<u16>,
+    /// See [`Mark::place`].
+    pub place: u64,
+    /// See [`Mark::null`].
+    pub null: bool,
+    /// See [`Mark::deleted`].
+    pub deleted: bool,
+    /// See [`Mark::null_at`].
+    pub null_at: Option<WriteId>,
 }
 
 /// An upload of several parts: what was said when it began.
@@ -272,7 +266,8 @@ impl Record {
     /// A record from the disk or the wire.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let record: Record = match bytes.first() {
-            Some(1) => decode::<FirstRecord>("object record", 1, bytes)?.into(),
+            Some(1) => decode::<former::FirstRecord>("object record", 1, bytes)?.into(),
+            Some(2) => decode::<former::SecondRecord>("object record", 2, bytes)?.into(),
             _ => decode("object record", OBJECT_FORMAT, bytes)?,
         };
         record.check()?;
@@ -320,20 +315,39 @@ impl Record {
 
     /// Whether the content may be in chunks: it is too long to stand here, or was put together of parts.
     pub fn may_have_chunks(&self) -> bool {
-        self.size > MAX_INLINE as u64 || self.hash.is_none()
+        !self.mark.deleted && (self.size > MAX_INLINE as u64 || self.hash.is_none())
     }
 
     /// What a listing shows.
     pub fn summary(&self, etag: WriteId) -> Summary {
         let Digests { md5, parts, .. } = self.digests;
-        Summary { size: self.size, modified: self.modified, etag, hash: self.hash, md5, parts }
+        let Mark { place, null, deleted, null_at, .. } = self.mark;
+        let (size, modified, hash) = (self.size, self.modified, self.hash);
+        Summary { size, modified, etag, hash, md5, parts, place, null, deleted, null_at }
+    }
+
+    /// The record of a delete marker: where one is current, there is no object.
+    pub fn marker(modified: u64) -> Self {
+        Self {
+            size: 0,
+            hash: None,
+            modified,
+            meta: UserMeta::default(),
+            epoch: 1,
+            body: Bytes::new(),
+            headers: Headers::default(),
+            digests: Digests::default(),
+            tags: Vec::new(),
+            salt: None,
+            mark: Mark { deleted: true, ..Mark::default() },
+        }
     }
 }
 
 impl Summary {
     /// What a listing shows of a register that holds no object.
     pub fn of_other(modified: u64, etag: WriteId) -> Self {
-        Self { size: 0, modified, etag, hash: None, md5: None, parts: None }
+        Record::marker(modified).summary(etag)
     }
 }
 
@@ -439,6 +453,15 @@ mod tests {
             },
             tags: vec![("color".into(), "red".into())],
             salt: Some(salt),
+            mark: Mark {
+                version: Some(WriteId([5; 16])),
+                place: 1_700_000_000_001,
+                null: false,
+                deleted: false,
+                null_at: Some(WriteId([6; 16])),
+                before: Some(WriteId([8; 16])),
+                revision: 300,
+            },
         };
         (record, name, version)
     }
@@ -513,11 +536,30 @@ mod tests {
         assert_eq!(read.meta.content_type.as_deref(), Some("text/plain"));
         assert_eq!(read.body.as_ref(), b"hello");
         assert_eq!((read.headers, read.digests, read.tags, read.salt), Default::default());
+        assert_eq!(read.mark, Mark::null_at(1_699_536_775_168));
     }
 
     #[test]
     fn the_format_of_version_2_still_reads() {
         let old = "020501010101010101010101010101010101010101010101010101010101010101010180d095ffbc31010a746578742f706c61696e0101610162010568656c6c6f01086e6f2d73746f726500000000010707070707070707070707070707070701ac02010001020304010105636f6c6f72037265640104040404040404040404040404040404";
+        let bytes = data_encoding::HEXLOWER.decode(old.as_bytes()).unwrap();
+        let (mut record, ..) = record(5, &Body::Inline(Bytes::new()));
+        record.body = Bytes::from_static(b"hello");
+        record.mark = Mark::null_at(record.modified);
+        assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+
+    #[test]
+    fn the_format_of_version_3_still_reads() {
+        let old = "030501010101010101010101010101010101010101010101010101010101010101010180d095ffbc31010a746578742f706c61696e0101610162010568656c6c6f01086e6f2d73746f726500000000010707070707070707070707070707070701ac02010001020304010105636f6c6f720372656401040404040404040404040404040404040105050505050505050505050505050505";
+        let old = [
+            old,
+            "81d095ffbc310000",
+            "0106060606060606060606060606060606",
+            "0108080808080808080808080808080808",
+            "ac02",
+        ]
+        .concat();
         let bytes = data_encoding::HEXLOWER.decode(old.as_bytes()).unwrap();
         let (mut record, ..) = record(5, &Body::Inline(Bytes::new()));
         record.body = Bytes::from_static(b"hello");
@@ -537,8 +579,8 @@ mod tests {
     #[test]
     fn newer_formats_say_upgrade() {
         assert_eq!(
-            Record::decode(&[3, 0]),
-            Err(RecordError::TooNew { what: "object record", newest: 2, found: 3 })
+            Record::decode(&[4, 0]),
+            Err(RecordError::TooNew { what: "object record", newest: 3, found: 4 })
         );
     }
 

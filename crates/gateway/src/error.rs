@@ -17,6 +17,7 @@ pub(crate) fn of_node(error: Error) -> S3Error {
     use S3ErrorCode as Code;
     let code = match &error {
         Error::NotFound { .. } => Code::NoSuchKey,
+        Error::NoSuchVersion { .. } => Code::NoSuchVersion,
         Error::NoSuchBucket(_) => Code::NoSuchBucket,
         Error::BucketExists(_) => Code::BucketAlreadyOwnedByYou,
         Error::BucketNotEmpty(_) => Code::BucketNotEmpty,

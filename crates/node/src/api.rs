@@ -1,10 +1,10 @@
 //! The shapes that a node's operations take and give: options, answers, status.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use pando_core::{
     access::{Grants, Secret},
-    id::{ChunkId, NetworkId, NodeId, WriteId},
+    id::{ChunkId, NetworkId, NodeId, ParseIdError, WriteId},
     layout::{MemberState, Replicas},
     record::{Digests, Headers, UserMeta},
     ticket::Ticket,
@@ -70,6 +70,35 @@ pub enum Condition {
     Md5([u8; 16]),
 }
 
+/// One of the versions of an object. Its text is `null`, or the id's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VersionId {
+    /// The one that was put while its bucket did not keep versions.
+    Null,
+    /// The one with this id.
+    Id(WriteId),
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VersionId::Null => f.write_str("null"),
+            VersionId::Id(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for VersionId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        match text {
+            "null" => Ok(VersionId::Null),
+            id => id.parse().map(VersionId::Id),
+        }
+    }
+}
+
 /// How to put.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
@@ -92,6 +121,8 @@ pub struct Stored {
     pub hash: Option<[u8; 32]>,
     /// The version.
     pub etag: WriteId,
+    /// By which version id it can be had from now on; `None`: its bucket never kept versions.
+    pub version: Option<VersionId>,
     /// Durable copies when it was acknowledged (of the chunk or record with the fewest).
     pub copies: usize,
     /// Copies that there will be once every owner is back.
@@ -101,7 +132,9 @@ pub struct Stored {
 /// How to copy.
 #[derive(Clone, Debug, Default)]
 pub struct CopyOptions {
-    /// The version of the source that is meant, if it matters.
+    /// Which version of the source; `None`: the current one.
+    pub source_version: Option<VersionId>,
+    /// The ETag that the source must have, if it matters.
     pub source: Option<WriteId>,
     /// What must hold of the target.
     pub condition: Condition,
@@ -198,6 +231,9 @@ pub struct ObjectInfo {
     pub hash: Option<[u8; 32]>,
     /// The version.
     pub etag: WriteId,
+    /// Its version id; `None`: its bucket never kept versions. (Of the null version this may be so for some seconds
+    /// after the bucket began to.)
+    pub version: Option<VersionId>,
     /// When it was put, in Unix milliseconds.
     pub modified: u64,
     /// What the user said; empty in listings.
@@ -255,6 +291,52 @@ pub struct ListPage {
     pub prefixes: Vec<String>,
     /// Where the next page starts, if there is one.
     pub next: Option<String>,
+}
+
+/// What a removal did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The delete marker that was made, or the version that was removed for good; `None`: the object of a bucket that
+    /// never kept versions.
+    pub version: Option<VersionId>,
+    /// Whether that is a delete marker.
+    pub marker: bool,
+}
+
+/// Which versions to list.
+#[derive(Clone, Debug, Default)]
+pub struct VersionsQuery {
+    /// Of keys that start so.
+    pub prefix: String,
+    /// Roll up what follows the prefix up to this, as folders ("/").
+    pub delimiter: Option<String>,
+    /// The `next` of the page before: what follows this key or common prefix, or this version of the key. If that
+    /// version was removed since, all that is left of the key is listed (again).
+    pub after: Option<(String, Option<VersionId>)>,
+    /// Most entries of the page; 0 means as many as a page may have.
+    pub limit: usize,
+}
+
+/// A page of versions.
+#[derive(Clone, Debug, Default)]
+pub struct VersionPage {
+    /// Versions and delete markers, in order of key (bytes), those of one key from the newest on.
+    pub entries: Vec<VersionEntry>,
+    /// Common prefixes, in order, if a delimiter was given.
+    pub prefixes: Vec<String>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<(String, Option<VersionId>)>,
+}
+
+/// One version in a listing.
+#[derive(Clone, Debug)]
+pub struct VersionEntry {
+    /// What is known of it; its `version` is always there.
+    pub info: ObjectInfo,
+    /// Whether it is current.
+    pub is_latest: bool,
+    /// Whether it is a delete marker.
+    pub marker: bool,
 }
 
 /// A bucket.

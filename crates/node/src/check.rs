@@ -67,6 +67,7 @@ impl Check<'_> {
     async fn objects(&mut self) -> Result<(), Error> {
         for prefix in [
             RegisterName::all_objects_prefix(),
+            RegisterName::all_versions_prefix(),
             RegisterName::all_uploads_prefix(),
             RegisterName::all_parts_prefix(),
         ] {
@@ -180,10 +181,23 @@ impl Check<'_> {
                 return Ok(());
             }
         };
+        if record.mark.deleted {
+            return Ok(());
+        }
+        // What a version that is not current is sealed under is the object's name.
+        let sealed_under = match name.version_parts() {
+            Some((bucket, key, _)) => RegisterName::object(bucket, &key)?,
+            None => name.clone(),
+        };
+        if name.version_parts().is_some()
+            && self.inner.is_stray(&sealed_under, &record, version).await.unwrap_or(false)
+        {
+            return Ok(());
+        }
         // Parts of uploads that go on are checked, but are no objects yet.
         self.report.objects += u64::from(name.object_parts().is_some());
         self.report.bytes += record.size;
-        let body = record.open(self.inner.key()?, name, &version)?;
+        let body = record.open(self.inner.key()?, &sealed_under, &version)?;
         if let Err(why) = self.content(name, body, record.size).await {
             let text = format!("the object's list of chunks can't be read: {why}");
             self.problem(object_text(name), None, self.inner.id, &text);

@@ -16,10 +16,10 @@ use pando_core::{
 };
 
 use crate::{
-    api::{Condition, Consistency, CopyOptions, ObjectInfo, Stored},
+    api::{Consistency, CopyOptions, ObjectInfo, Stored},
+    commit::Terms,
     content::{Content, Found, fetch_whole},
     error::Error,
-    get,
     inner::{Inner, Message, permit},
     keep::Kept,
     peers::Liveness,
@@ -33,8 +33,6 @@ const BATCH: usize = 512;
 const PARALLEL: usize = 16;
 /// Chunks that too few hold, fetched and kept at once.
 const FETCHES: usize = 4;
-/// How often a change of an object's tags starts again because the object changed meanwhile.
-const ATTEMPTS: usize = 5;
 
 impl Inner {
     /// See [`crate::Node::copy`].
@@ -44,14 +42,12 @@ impl Inner {
         to: (&str, &str),
         options: CopyOptions,
     ) -> Result<(Stored, ObjectInfo), Error> {
-        let (source, mut record, old) = self.find(from.0, from.1, Consistency::Linearizable).await?;
+        let (source, mut record, old) = self.find_version(from.0, from.1, options.source_version).await?;
         if options.source.is_some_and(|wanted| wanted != old) {
             return Err(Error::Precondition { current: Some(old) });
         }
         let name = RegisterName::object(to.0, to.1)?;
-        if from.0 != to.0 {
-            self.check_bucket(to.0).await?;
-        }
+        let versioning = self.bucket(to.0).await?.settings.versioning;
         self.check_condition(&name, options.condition).await?;
         if let Some((meta, headers)) = options.replace {
             meta.check(&headers)?;
@@ -68,7 +64,10 @@ impl Inner {
         let version = WriteId(sys::random());
         record.set_body(&body, self.key()?, &name, &version);
         let stored = match Content::open(self, body, record.size).await? {
-            None => self.commit(&name, version, &record, options.condition, None).await?,
+            None => {
+                let terms = Terms { condition: options.condition, versioning, by: None };
+                self.commit(&name, version, &record, terms).await?
+            }
             Some(mut content) => {
                 let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
                 let mut upload = Upload::new(self, name.clone(), version);
@@ -76,32 +75,8 @@ impl Inner {
                 upload.commit(&record, options.condition).await?
             }
         };
-        Ok((stored, get::info(to.0, to.1, &record, version)))
-    }
-
-    /// See [`crate::Node::set_tags`].
-    pub(crate) async fn set_tags(
-        self: &Arc<Self>,
-        bucket: &str,
-        key: &str,
-        tags: Vec<(String, String)>,
-    ) -> Result<ObjectInfo, Error> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let current = self.stat(bucket, key, Consistency::Linearizable).await?;
-            let options = CopyOptions {
-                source: Some(current.etag),
-                condition: Condition::Match(current.etag),
-                tags: Some(tags.clone()),
-                keep_time: true,
-                ..CopyOptions::default()
-            };
-            match self.copy((bucket, key), (bucket, key), options).await {
-                Err(Error::Precondition { .. }) if attempts < ATTEMPTS => {}
-                copied => return copied.map(|(_, info)| info),
-            }
-        }
+        let info = self.info(to.0, to.1, &(name, record, version), Consistency::Linearizable).await;
+        Ok((stored.clone(), ObjectInfo { version: stored.version, ..info }))
     }
 }
 

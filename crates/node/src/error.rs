@@ -1,6 +1,7 @@
 //! What can go wrong with an operation, in variants that a caller can act on. The texts are for people:
 //! what, why, and what to do.
 
+use crate::api::VersionId;
 use pando_core::{
     id::{ChunkId, WriteId},
     name::NameError,
@@ -12,12 +13,24 @@ use pando_core::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such object.
-    #[error("there is no object {bucket}/{key}")]
+    #[error("there is no object {bucket}/{key}{}", describe_marker(.marker))]
     NotFound {
         /// Its bucket.
         bucket: String,
         /// Its key.
         key: String,
+        /// The delete marker that is current, or that was asked for.
+        marker: Option<VersionId>,
+    },
+    /// No such version.
+    #[error("there is no version {version} of {bucket}/{key}")]
+    NoSuchVersion {
+        /// Its bucket.
+        bucket: String,
+        /// Its key.
+        key: String,
+        /// Its id.
+        version: VersionId,
     },
     /// No such bucket.
     #[error("there is no bucket {0:?}: create it with `pando bucket create {0}`")]
@@ -122,6 +135,10 @@ pub enum Error {
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopping,
+}
+
+fn describe_marker(marker: &Option<VersionId>) -> String {
+    marker.map_or_else(String::new, |marker| format!(": it was removed, by the delete marker {marker}"))
 }
 
 fn describe_current(current: &Option<WriteId>) -> String {

@@ -6,20 +6,16 @@
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pando_core::{
-    id::WriteId,
-    name::RegisterName,
-    record::{Body, Record},
-    seal::SEGMENT,
-};
+use pando_core::{record::Body, seal::SEGMENT};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::{
-    api::{ByteRange, Consistency, ObjectInfo},
-    content::{Content, Found},
+    api::{ByteRange, Consistency, ObjectInfo, VersionId},
+    content::{Content, Found as FoundChunk},
     error::Error,
     fetch::{Piece, fetch},
-    inner::{Inner, object_of, permit},
+    inner::{Inner, permit},
+    version::Found,
 };
 
 /// Chunks of one get that are being fetched at the same time.
@@ -62,8 +58,19 @@ impl Inner {
         key: &str,
         consistency: Consistency,
     ) -> Result<ObjectInfo, Error> {
-        let (_, record, version) = self.find(bucket, key, consistency).await?;
-        Ok(info(bucket, key, &record, version))
+        let found = self.find(bucket, key, consistency).await?;
+        Ok(self.info(bucket, key, &found, consistency).await)
+    }
+
+    /// See [`crate::Node::stat_version`].
+    pub(crate) async fn stat_version(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+    ) -> Result<ObjectInfo, Error> {
+        let found = self.find_version(bucket, key, version).await?;
+        Ok(self.info(bucket, key, &found, Consistency::Linearizable).await)
     }
 
     /// See [`crate::Node::get`].
@@ -74,7 +81,30 @@ impl Inner {
         range: Option<ByteRange>,
         consistency: Consistency,
     ) -> Result<Object, Error> {
-        let (name, record, version) = self.find(bucket, key, consistency).await?;
+        let found = self.find(bucket, key, consistency).await?;
+        let info = self.info(bucket, key, &found, consistency).await;
+        self.deliver(found, info, range).await
+    }
+
+    /// See [`crate::Node::get_version`].
+    pub(crate) async fn get_version(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        range: Option<ByteRange>,
+    ) -> Result<Object, Error> {
+        let found = self.find_version(bucket, key, version).await?;
+        let info = self.info(bucket, key, &found, Consistency::Linearizable).await;
+        self.deliver(found, info, range).await
+    }
+
+    async fn deliver(
+        self: &Arc<Self>,
+        (name, record, version): Found,
+        info: ObjectInfo,
+        range: Option<ByteRange>,
+    ) -> Result<Object, Error> {
         let range = range.map_or(Ok(0..record.size), |range| range.of(record.size))?;
         let source = match record.open(self.key()?, &name, &version)? {
             Body::Inline(bytes) => Source::Inline(bytes.slice(range.start as usize..range.end as usize)),
@@ -89,42 +119,7 @@ impl Inner {
                 }
             }
         };
-        Ok(Object { info: info(bucket, key, &record, version), range, source })
-    }
-
-    pub(crate) async fn find(
-        self: &Arc<Self>,
-        bucket: &str,
-        key: &str,
-        consistency: Consistency,
-    ) -> Result<(RegisterName, Record, WriteId), Error> {
-        let name = RegisterName::object(bucket, key)?;
-        let found = match consistency {
-            Consistency::Linearizable => self.read(&name).await?,
-            Consistency::Stale => self.store.peek(name.clone()).await?,
-        };
-        if let Some((record, version)) = object_of(found.as_ref().map(|accepted| &accepted.value))? {
-            return Ok((name, record, version));
-        }
-        if consistency == Consistency::Linearizable {
-            self.check_bucket(bucket).await?;
-        }
-        Err(Error::NotFound { bucket: bucket.to_owned(), key: key.to_owned() })
-    }
-}
-
-pub(crate) fn info(bucket: &str, key: &str, record: &Record, version: WriteId) -> ObjectInfo {
-    ObjectInfo {
-        bucket: bucket.to_owned(),
-        key: key.to_owned(),
-        size: record.size,
-        hash: record.hash,
-        etag: version,
-        modified: record.modified,
-        meta: record.meta.clone(),
-        headers: record.headers.clone(),
-        digests: record.digests.clone(),
-        tags: record.tags.clone(),
+        Ok(Object { info, range, source })
     }
 }
 
@@ -230,7 +225,7 @@ impl Chunks {
                 },
             };
             let found = self.content.chunk_at(&self.inner, self.next_chunk, |_, _| {}).await?;
-            let Found { chunk, range } = found.expect("the content is as long as its record says");
+            let FoundChunk { chunk, range } = found.expect("the content is as long as its record says");
             let plain = (range.end - range.start) as usize;
             let from = self.range.start.max(range.start) - range.start;
             let to = self.range.end.min(range.end) - range.start;

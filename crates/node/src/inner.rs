@@ -12,6 +12,7 @@ use bytes::Bytes;
 use pando_core::{
     id::{NodeId, Partition, WriteId},
     layout::Layout,
+    mark,
     name::RegisterName,
     record::Record,
     register::{Ballot, COUNTER_LIMIT, LayoutVersion, Value},
@@ -23,7 +24,9 @@ use pando_store::Store;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
+    bucket::Lately,
     buffers::Buffers,
+    collect::Condemned,
     cover::Covers,
     error::Error,
     join,
@@ -71,6 +74,10 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) buffers: Buffers,
     pub(crate) scrub: ScrubState,
+    /// How buckets behaved lately.
+    pub(crate) lately: Lately,
+    /// Versions that were seen removed for good.
+    pub(crate) condemned: Condemned,
     /// Wakes the resync loop.
     pub(crate) healing: Notify,
     /// Makes the comparison with the peers hurry.
@@ -172,6 +179,8 @@ impl Inner {
             limits: Limits::default(),
             buffers: Buffers::default(),
             scrub: ScrubState::default(),
+            lately: Lately::default(),
+            condemned: Condemned::default(),
             healing: Notify::new(),
             reconciling: Notify::new(),
             beat: Notify::new(),
@@ -417,12 +426,9 @@ pub(crate) async fn permit(
     }
 }
 
-/// The object that a register's value holds, and its version.
+/// The object, or the delete marker, that a register's value holds, and its version.
 pub(crate) fn object_of(value: Option<&Value>) -> Result<Option<(Record, WriteId)>, Error> {
-    let Some((bytes, version)) = value.and_then(|value| Some((value.present()?, value.write_id()?))) else {
-        return Ok(None);
-    };
-    Ok(Some((Record::decode(bytes)?, version)))
+    Ok(mark::version_in(value)?)
 }
 
 /// The failure to tell a peer of.

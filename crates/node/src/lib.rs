@@ -10,6 +10,7 @@ mod bucket;
 mod buffers;
 mod check;
 mod collect;
+mod commit;
 mod content;
 mod copy;
 mod cover;
@@ -24,6 +25,7 @@ mod inner;
 mod join;
 mod keep;
 mod list;
+mod list_versions;
 mod members;
 mod multipart;
 mod pace;
@@ -39,14 +41,18 @@ mod scrub;
 mod serve;
 mod start;
 mod status;
+mod stray;
 mod sync;
 mod sys;
+mod tag;
+mod version;
 
 pub use api::{
     AccessKey, BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config,
     Consistency, CopyOptions, DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, KeyInfo, ListPage,
     ListQuery, NodeStatus, ObjectCount, ObjectInfo, PartInfo, PartPage, Plan, PlanQuery, PlannedMember,
-    PutOptions, Scrub, Status, Stored, UploadInfo, UploadOptions, UploadPage, WantedPart,
+    PutOptions, Removed, Scrub, Status, Stored, UploadInfo, UploadOptions, UploadPage, VersionEntry,
+    VersionId, VersionPage, VersionsQuery, WantedPart,
 };
 pub use error::Error;
 pub use get::Object;

@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use pando_core::{
+    bucket::Versioning,
     id::{NodeId, Partition},
     layout::{Layout, Owners},
     name::RegisterName,
@@ -30,12 +31,13 @@ use crate::{
     inner::{Inner, Message, PATIENCE, Unanswered},
     serve,
     sys::{self, Instant},
+    version::version_id,
 };
 
 /// Most entries of one page that is given to a caller.
 pub(crate) const PAGE: usize = 1000;
 /// Fewer names than this are not asked for at once.
-const FEW: usize = 256;
+pub(crate) const FEW: usize = 256;
 /// Registers that are read at once because their owners differ.
 const PARALLEL: usize = 16;
 /// How long those that are asked first may take before the others are asked too: longer than a page takes on a busy
@@ -54,9 +56,11 @@ pub(crate) struct Names {
 impl Inner {
     /// See [`crate::Node::list`].
     pub(crate) async fn list(self: &Arc<Self>, bucket: &str, query: ListQuery) -> Result<ListPage, Error> {
-        if query.consistency == Consistency::Linearizable {
-            self.check_bucket(bucket).await?;
-        }
+        let versioning = match query.consistency {
+            Consistency::Linearizable => self.bucket(bucket).await?.settings.versioning,
+            Consistency::Stale => self.versioning_lately(bucket, Consistency::Stale).await,
+        };
+        let shows_versions = versioning != Versioning::Never;
         let limit = if query.limit == 0 { PAGE } else { query.limit.min(PAGE) };
         let prefix: Bytes = RegisterName::object_prefix(bucket, &query.prefix)?.into();
         let bucket_prefix = RegisterName::object_prefix(bucket, "")?;
@@ -70,6 +74,9 @@ impl Inner {
             let mut skip: Option<Bytes> = None;
             for (name, summary) in names.entries {
                 let Some((_, key)) = name.object_parts() else { continue };
+                if summary.deleted {
+                    continue;
+                }
                 if skip.as_ref().is_some_and(|skip| name.as_bytes() < skip.as_ref()) {
                     continue;
                 }
@@ -77,8 +84,8 @@ impl Inner {
                     page.next = last_of(&page);
                     return Ok(page);
                 }
-                match common_prefix(key, &query) {
-                    None => page.objects.push(object(bucket, key, &summary)),
+                match common_prefix(key, &query.prefix, query.delimiter.as_deref()) {
+                    None => page.objects.push(object(bucket, key, &summary, shows_versions)),
                     Some(common) => {
                         skip = Some(past(&bucket_prefix, common));
                         page.prefixes.push(common.to_owned());
@@ -408,13 +415,16 @@ impl Quorums<'_> {
     }
 }
 
-fn object(bucket: &str, key: &str, summary: &Summary) -> ObjectInfo {
+/// What a listing tells of an object or a version.
+pub(crate) fn object(bucket: &str, key: &str, summary: &Summary, shows_versions: bool) -> ObjectInfo {
+    let is_shown = shows_versions || !summary.null;
     ObjectInfo {
         bucket: bucket.to_owned(),
         key: key.to_owned(),
         size: summary.size,
         hash: summary.hash,
         etag: summary.etag,
+        version: is_shown.then(|| version_id(summary.null, summary.etag)),
         modified: summary.modified,
         meta: UserMeta::default(),
         headers: Headers::default(),
@@ -424,10 +434,10 @@ fn object(bucket: &str, key: &str, summary: &Summary) -> ObjectInfo {
 }
 
 /// The part of a key up to the first delimiter after the prefix, if there is one.
-fn common_prefix<'a>(key: &'a str, query: &ListQuery) -> Option<&'a str> {
-    let delimiter = query.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty())?;
-    let rest = key.get(query.prefix.len()..)?;
-    rest.find(delimiter).map(|at| &key[..query.prefix.len() + at + delimiter.len()])
+pub(crate) fn common_prefix<'a>(key: &'a str, prefix: &str, delimiter: Option<&str>) -> Option<&'a str> {
+    let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty())?;
+    let rest = key.get(prefix.len()..)?;
+    rest.find(delimiter).map(|at| &key[..prefix.len() + at + delimiter.len()])
 }
 
 /// A name above all keys that start with `common`, and below all others that follow.
@@ -436,7 +446,8 @@ fn past(bucket_prefix: &[u8], common: &str) -> Bytes {
 }
 
 fn start_after(bucket_prefix: &[u8], after: &str, query: &ListQuery) -> Bytes {
-    match after.starts_with(&query.prefix).then(|| common_prefix(after, query)).flatten() {
+    let common = || common_prefix(after, &query.prefix, query.delimiter.as_deref());
+    match after.starts_with(&query.prefix).then(common).flatten() {
         // The page before ended with this common prefix: all that it stands for is through.
         Some(common) if common == after => past(bucket_prefix, common),
         _ => [bucket_prefix, after.as_bytes()].concat().into(),

@@ -12,7 +12,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use pando_core::{
+    bucket::Versioning,
     id::WriteId,
+    mark::Mark,
     name::{MAX_PARTS, RegisterName},
     parts::{MAX_PART_ROOTS, Part, Parts},
     record::{Body, Digests, MAX_INLINE, Record, UploadRecord},
@@ -24,16 +26,17 @@ use tokio::io::AsyncRead;
 use crate::{
     api::{
         Condition, Consistency, PartInfo, PartPage, PutOptions, Stored, UploadInfo, UploadOptions,
-        UploadPage, WantedPart,
+        UploadPage, VersionId, WantedPart,
     },
     content::{self, Content},
     copy::part_of,
     error::Error,
     inner::{Inner, object_of, permit},
     list::AFTER_ALL,
-    put::{QUEUE_PATIENCE, Source, Upload, check, fill},
+    put::{QUEUE_PATIENCE, Source, Target, Upload, check, fill},
     register::Outcome,
     sys,
+    version::{Located, version_id},
 };
 
 /// Registers that are read or removed at once.
@@ -121,8 +124,9 @@ impl Inner {
         let source = Source { reader, head, end };
         // A part is never inline: its chunks are to become the object's.
         let options = PutOptions::default();
-        let inline = 0;
-        let stored = self.put_at(&name, WriteId(sys::random()), source, options, digests, inline).await?;
+        let (version, versioning, inline) = (WriteId(sys::random()), Versioning::Never, 0);
+        let target = Target { name: name.clone(), version, versioning, inline };
+        let stored = self.put_at(target, source, options, digests).await?;
         self.part_stays(bucket, key, id, &name).await?;
         Ok(stored)
     }
@@ -163,10 +167,15 @@ impl Inner {
     ) -> Result<Option<(Stored, Digests)>, Error> {
         let name = RegisterName::part(bucket, key, id, number)?;
         self.upload_record(bucket, key, id).await?;
-        let (source, mut record, old) = self.find(from.0, from.1, Consistency::Linearizable).await?;
-        if old != from.2 {
-            return Err(Error::Precondition { current: Some(old) });
-        }
+        let (source, mut record, old) =
+            match self.find_version(from.0, from.1, Some(VersionId::Id(from.2))).await {
+                // It was replaced.
+                Err(Error::NoSuchVersion { .. }) => {
+                    let (_, _, current) = self.find(from.0, from.1, Consistency::Linearizable).await?;
+                    return Err(Error::Precondition { current: Some(current) });
+                }
+                found => found?,
+            };
         let body = record.open(self.key()?, &source, &old)?;
         let Some(Part { size, mut tree }) = part_of(record.size, body.clone()) else { return Ok(None) };
         let version = WriteId(sys::random());
@@ -365,6 +374,7 @@ impl Inner {
             digests: digests.clone(),
             tags: begun.tags,
             salt: Some(salt),
+            mark: Mark::default(),
         };
         let stored = upload.commit(&record, condition).await?;
         Ok((stored, digests))
@@ -379,28 +389,27 @@ impl Inner {
     ) -> Result<(), Error> {
         let found = self.read(name).await?;
         let value = found.as_ref().map(|accepted| &accepted.value);
-        match value.is_some_and(|value| value.recent.contains(id)) {
-            true => Ok(()),
-            false => check(condition, object_of(value)?.as_ref()),
-        }
+        let current = object_of(value)?;
+        let is_done = value.is_some_and(|value| value.recent.contains(id))
+            || current.as_ref().is_some_and(|(_, version)| version == id);
+        if is_done { Ok(()) } else { check(condition, current.as_ref()) }
     }
 
-    /// The object, if the upload became it.
+    /// The object, or the version of it, that the upload became.
     async fn completed_before(
         self: &Arc<Self>,
         name: &RegisterName,
         id: &WriteId,
     ) -> Result<Option<(Stored, Digests)>, Error> {
-        let found = self.read(name).await?;
-        match object_of(found.as_ref().map(|accepted| &accepted.value))? {
-            Some((record, version)) if version == *id => {
-                let copies = self.layout()?.owners(name.partition()).len();
-                let stored =
-                    Stored { size: record.size, hash: record.hash, etag: version, copies, wanted: copies };
-                Ok(Some((stored, record.digests)))
-            }
-            _ => Ok(None),
-        }
+        let (record, etag) = match self.locate(name, VersionId::Id(*id)).await? {
+            Some(Located::Current(record, version) | Located::Aside(record, version)) => (record, version),
+            None => return Ok(None),
+        };
+        let copies = self.layout()?.owners(name.partition()).len();
+        let never = self.versioning_of(name).await? == Versioning::Never;
+        let version = Some(version_id(record.mark.null, etag)).filter(|_| !never);
+        let stored = Stored { size: record.size, hash: record.hash, etag, version, copies, wanted: copies };
+        Ok(Some((stored, record.digests)))
     }
 
     /// See [`crate::Node::abort_upload`].
@@ -533,8 +542,11 @@ async fn sweep_register(inner: &Arc<Inner>, name: &RegisterName, age: Duration) 
 
 /// Whether an upload became its object, and who completed it did not get to the end; or its bucket went.
 async fn is_over(inner: &Arc<Inner>, bucket: &str, key: &str, id: &WriteId) -> Result<bool, Error> {
-    let found = inner.read(&RegisterName::object(bucket, key)?).await?;
-    if found.is_some_and(|accepted| accepted.value.recent.contains(id)) {
+    let name = RegisterName::object(bucket, key)?;
+    let found = inner.read(&name).await?;
+    if found.is_some_and(|accepted| accepted.value.recent.contains(id))
+        || inner.locate(&name, VersionId::Id(*id)).await?.is_some()
+    {
         return Ok(true);
     }
     match inner.check_bucket(bucket).await {

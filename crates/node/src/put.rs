@@ -15,12 +15,13 @@ use std::{
 
 use futures_util::stream::{self, StreamExt as _};
 use pando_core::{
+    bucket::Versioning,
     id::{NodeId, WriteId},
     manifest::{Builder, ChunkRef, Finish, Tree},
+    mark::Mark,
     name::RegisterName,
     parts::MAX_PART_ROOTS,
     record::{Body, Digests, MAX_INLINE, Record, check_tags},
-    register::State,
     seal::{self, CHUNK, Sealed, TreeHash},
     wire::{Reply, Request},
 };
@@ -29,11 +30,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use crate::{
     api::{Condition, PutOptions, Stored},
     buffers::Buffer,
+    commit::Terms,
     error::Error,
     holders::{Answer, Holders},
     inner::{Inner, Message, object_of, permit},
     keep::Kept,
-    register::{How, Outcome},
     sys::{self, Instant},
 };
 
@@ -44,8 +45,6 @@ const AHEAD: usize = 4;
 pub(crate) const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 /// How many members are told at once that a put goes on.
 const TOUCHES: usize = 32;
-/// How long an acknowledgement waits for owners beyond the majority, so that the count of copies is right.
-const LAST_COPY: Duration = Duration::from_millis(100);
 
 impl Inner {
     /// See [`crate::Node::put`].
@@ -62,26 +61,25 @@ impl Inner {
         check_tags(&options.tags)?;
         let mut head = Vec::new();
         // What can be known to fail fails before the data is read.
-        let (end, (), ()) = tokio::try_join!(
+        let (end, settled, ()) = tokio::try_join!(
             fill(&mut reader, &mut head, MAX_INLINE + 1),
-            self.check_bucket(bucket),
+            self.bucket(bucket),
             self.check_condition(&name, options.condition),
         )?;
-        let version = WriteId(sys::random());
-        let source = Source { reader, head, end };
-        self.put_at(&name, version, source, options, digests, MAX_INLINE).await
+        let (version, versioning) = (WriteId(sys::random()), settled.settings.versioning);
+        let target = Target { name, version, versioning, inline: MAX_INLINE };
+        self.put_at(target, Source { reader, head, end }, options, digests).await
     }
 
-    /// Puts under a register's name what a source gives. What is not longer than `inline` stands in the record.
+    /// Puts under a register's name what a source gives.
     pub(crate) async fn put_at<R: AsyncRead + Unpin + Send>(
         self: &Arc<Self>,
-        name: &RegisterName,
-        version: WriteId,
+        target: Target,
         source: Source<R>,
         options: PutOptions,
         digests: impl Future<Output = io::Result<Digests>>,
-        inline: usize,
     ) -> Result<Stored, Error> {
+        let Target { name, version, versioning, inline } = target;
         let Source { reader, head, end } = source;
         let key = self.key()?;
         let record = |body: Body, size, hash, digests| Record {
@@ -90,17 +88,19 @@ impl Inner {
             modified: sys::now_ms(),
             meta: options.meta,
             epoch: 1,
-            body: body.seal(key, name, &version),
+            body: body.seal(key, &name, &version),
             headers: options.headers,
             digests,
             tags: options.tags,
             salt: None,
+            mark: Mark::default(),
         };
         if end && head.len() <= inline {
             let (hash, size) = (*blake3::hash(&head).as_bytes(), head.len() as u64);
             let digests = digests.await.map_err(Error::Source)?;
             let record = record(Body::Inline(head.into()), size, hash, digests);
-            return self.commit(name, version, &record, options.condition, None).await;
+            let terms = Terms { condition: options.condition, versioning, by: None };
+            return self.commit(&name, version, &record, terms).await;
         }
         // Not before the first bytes came: who sends none holds no place.
         let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
@@ -128,41 +128,6 @@ impl Inner {
         check(condition, object_of(found.as_ref().map(|accepted| &accepted.value))?.as_ref())
     }
 
-    /// Makes a version current; by `by`, if it has chunks of its own: see [`Upload::commit`].
-    pub(crate) async fn commit(
-        self: &Arc<Self>,
-        name: &RegisterName,
-        version: WriteId,
-        record: &Record,
-        condition: Condition,
-        by: Option<Instant>,
-    ) -> Result<Stored, Error> {
-        let bytes = record.encode()?;
-        let mut replaced = None;
-        let outcome = self
-            .change_as(name, version, How { by, ..How::default() }, |found| {
-                let current = object_of(found)?;
-                check(condition, current.as_ref())?;
-                replaced = current;
-                Ok::<_, Error>(State::Present(bytes.clone()))
-            })
-            .await?;
-        match outcome {
-            Outcome::Declined(why, _) => Err(why),
-            Outcome::Written(written) => {
-                match replaced {
-                    // However short, a part has chunks.
-                    Some((_, old_version)) if name.part_parts().is_some() => self.forget(old_version),
-                    Some((old, old_version)) => self.forget_version(&old, old_version),
-                    None => {}
-                }
-                let wanted = self.layout()?.owners(name.partition()).len();
-                let copies = written.copies.settle(LAST_COPY).await.min(wanted);
-                Ok(Stored { size: record.size, hash: record.hash, etag: version, copies, wanted })
-            }
-        }
-    }
-
     /// A version was replaced or removed: whoever holds its chunks should look again, after the grace
     /// period. Who does not hear this finds out by itself, later.
     pub(crate) fn forget_version(self: &Arc<Self>, record: &Record, version: WriteId) {
@@ -175,6 +140,16 @@ impl Inner {
     pub(crate) fn forget(self: &Arc<Self>, version: WriteId) {
         self.tell_all(Request::Recheck(vec![version]));
     }
+}
+
+/// Where to put.
+pub(crate) struct Target {
+    pub(crate) name: RegisterName,
+    pub(crate) version: WriteId,
+    /// Whether the bucket keeps what is replaced.
+    pub(crate) versioning: Versioning,
+    /// What is not longer stands in the record.
+    pub(crate) inline: usize,
 }
 
 /// Bytes to put: what was read of them already, and whether that is all.
@@ -193,8 +168,9 @@ impl Stored {
     }
 }
 
-/// Whether a condition holds for an object that is `current`, if it is there.
+/// Whether a condition holds for what is `current`. A delete marker is no object.
 pub(crate) fn check(condition: Condition, current: Option<&(Record, WriteId)>) -> Result<(), Error> {
+    let current = current.filter(|(record, _)| !record.mark.deleted);
     let version = current.map(|(_, version)| *version);
     let holds = match condition {
         Condition::None => true,
@@ -366,10 +342,12 @@ impl<'a> Upload<'a> {
     /// have let go: the collector makes sure that nothing proposed before can still be chosen, not what is proposed
     /// after it looked. A quarter of the grace time is left for clocks that differ and for messages on their way.
     pub(crate) async fn commit(mut self, record: &Record, condition: Condition) -> Result<Stored, Error> {
-        // However long all that took: what is committed must be there.
-        self.stay_alive().await?;
+        let (inner, name) = (self.inner, self.name.clone());
+        // However long all that took: what is committed must be there, and committed as the bucket wants it now.
+        let ((), versioning) = tokio::try_join!(self.stay_alive(), inner.versioning_of(&name))?;
         let by = Some(self.touched + self.inner.grace / 4 * 3);
-        let stored = self.inner.commit(&self.name, self.version, record, condition, by).await?;
+        let terms = Terms { condition, versioning, by };
+        let stored = self.inner.commit(&self.name, self.version, record, terms).await?;
         Ok(stored.with(self.fewest))
     }
 

@@ -26,7 +26,7 @@ use pando_core::{
 use pando_store::{Learn, Paged};
 
 use crate::{
-    collect,
+    collect::{self, Standing},
     error::Error,
     inner::{Inner, Message, Unanswered},
     peers::Liveness,
@@ -349,11 +349,11 @@ async fn adopt_version(
     name: RegisterName,
     chunks: Vec<ChunkId>,
 ) -> Result<usize, Error> {
-    match collect::standing_now(inner, version, &name).await? {
-        Some(true) => {}
+    match collect::stands(inner, version, &name).await? {
+        Standing::Lives => {}
         // Dead; or on its way, or left by a dead upload, or so long dead that its register was forgotten: the
         // peer finds out, once the grace time that it gave the upload is over.
-        Some(false) | None => {
+        Standing::Replaced | Standing::Condemned | Standing::NoTrace => {
             let _ = inner.ask(peer, &Request::Recheck(vec![version]).into()).await;
             return Ok(0);
         }

@@ -137,10 +137,21 @@ impl Inner {
         self: &Arc<Self>,
         name: &RegisterName,
         id: WriteId,
+        how: How,
+        f: impl FnMut(Option<&Value>) -> Result<State, E>,
+    ) -> Result<Outcome<E>, Error> {
+        let _turn = self.turn(name).await?;
+        self.change_in_turn(name, id, how, f).await
+    }
+
+    /// As [`Inner::change_as`], for who has its turn.
+    pub(crate) async fn change_in_turn<E>(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: WriteId,
         How { mut above, rewrite, by }: How,
         mut f: impl FnMut(Option<&Value>) -> Result<State, E>,
     ) -> Result<Outcome<E>, Error> {
-        let _turn = self.turn(name).await?;
         if by.is_some_and(|by| Instant::now() >= by) {
             return Err(Error::Timeout(format!("a change of {name} (it began too late)")));
         }

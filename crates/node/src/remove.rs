@@ -1,17 +1,66 @@
-//! Remove: the object's register becomes a tombstone; its chunks go after the grace period.
+//! Remove: an object, or one of its versions for good.
+//!
+//! Where no versions are kept the object's register becomes a tombstone. Where they are, a delete marker is put on top
+//! like any version. Chunks that nothing needs any more go after the grace period.
+//!
+//! **A version for good.** Its own register becomes a tombstone first, even if it is current and has none: whoever
+//! is about to archive it finds it condemned. If it is current, the next older version is then made current, under the
+//! condition that the object's register has not changed since: so that version is still the next older one, and there.
+//! If it is not current, the object's register is written again as it is, so that this condition fails for whoever
+//! wanted to make just this version current.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use pando_core::{id::WriteId, name::RegisterName, register::State};
+use bytes::Bytes;
+use pando_core::{
+    bucket::Versioning,
+    id::WriteId,
+    mark::Mark,
+    name::RegisterName,
+    record::Record,
+    register::{State, Value},
+};
 
 use crate::{
-    api::Condition,
+    api::{Condition, Consistency, Removed, VersionId},
+    commit::Terms,
     error::Error,
-    inner::{Inner, object_of},
+    inner::{Inner, PATIENCE, object_of},
     put,
-    register::Outcome,
-    sys,
+    register::{How, Outcome},
+    sys::{self, Instant},
+    version::counts,
 };
+
+/// How long a version is tried to be removed while the object changes.
+const TRYING: Duration = PATIENCE.saturating_mul(2);
+
+/// Why nothing was removed.
+enum Not {
+    Error(Error),
+    /// There was nothing to remove: never, or not since it was forgotten.
+    Known,
+    /// It was removed before.
+    AnyMore,
+    /// The object is not what it was, or is none of a bucket without versions.
+    AsExpected,
+}
+
+impl From<Error> for Not {
+    fn from(error: Error) -> Self {
+        Not::Error(error)
+    }
+}
+
+fn missing(bucket: &str, key: &str) -> Error {
+    Error::NotFound { bucket: bucket.to_owned(), key: key.to_owned(), marker: None }
+}
+
+/// To S3, what isn't there is removed; unless something must hold of it.
+fn nothing_removed(wanted: VersionId, condition: Condition) -> Result<Removed, Error> {
+    put::check(condition, None)?;
+    Ok(Removed { version: Some(wanted), marker: false })
+}
 
 impl Inner {
     /// See [`crate::Node::remove_if`].
@@ -21,29 +70,253 @@ impl Inner {
         key: &str,
         condition: Condition,
     ) -> Result<(), Error> {
+        let must_exist = if condition == Condition::None { Condition::Exists } else { condition };
+        match self.remove_current(bucket, key, must_exist).await {
+            Err(Error::Precondition { current: None }) => Err(missing(bucket, key)),
+            removed => removed.map(drop),
+        }
+    }
+
+    /// See [`crate::Node::remove_version`].
+    pub(crate) async fn remove_version(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        condition: Condition,
+    ) -> Result<Removed, Error> {
+        match version {
+            None => self.remove_current(bucket, key, condition).await,
+            Some(version) => self.remove_for_good(bucket, key, version, condition).await,
+        }
+    }
+
+    async fn remove_current(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<Removed, Error> {
         let name = RegisterName::object(bucket, key)?;
+        let versioning = self.bucket(bucket).await?.settings.versioning;
+        if versioning == Versioning::Never
+            && let Some(removed) = self.remove_unversioned(&name, (bucket, key), condition).await?
+        {
+            return Ok(removed);
+        }
+        let terms = Terms { condition, versioning, by: None };
+        let marker = Record::marker(sys::now_ms());
+        let made = self.commit(&name, WriteId(sys::random()), &marker, terms).await?;
+        let version = made.version.or(Some(VersionId::Null));
+        Ok(Removed { version, marker: true })
+    }
+
+    /// Removes the object of a bucket that keeps no versions. `None`: it is one that must be kept, from when its bucket
+    /// was another one, or just before it began to keep versions.
+    async fn remove_unversioned(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        (bucket, key): (&str, &str),
+        condition: Condition,
+    ) -> Result<Option<Removed>, Error> {
         let mut removed = None;
-        let outcome = self
-            .change(&name, WriteId(sys::random()), |found| match found.filter(|v| v.present().is_some()) {
-                None => Err(Error::NotFound { bucket: bucket.to_owned(), key: key.to_owned() }),
-                value => {
-                    // A record that can't be read can still be removed.
-                    removed = object_of(value).unwrap_or_default();
-                    if condition != Condition::None {
-                        put::check(condition, removed.as_ref())?;
-                    }
-                    Ok(State::Absent)
+        let changed = self.change(name, WriteId(sys::random()), |found| {
+            if found.is_none_or(|value| value.present().is_none()) {
+                return Err(Not::Known);
+            }
+            // A record that can't be read can still be removed.
+            removed = object_of(found).unwrap_or_default();
+            if removed.is_some() || !matches!(condition, Condition::None | Condition::Exists) {
+                put::check(condition, removed.as_ref())?;
+            }
+            match &removed {
+                Some((record, _)) if !record.mark.null || record.mark.null_at.is_some() => {
+                    Err(Not::AsExpected)
                 }
-            })
-            .await?;
-        if let Outcome::Declined(why, _) = outcome {
-            // A missing object in a missing bucket: say the one that explains the other.
-            self.check_bucket(bucket).await?;
-            return Err(why);
+                _ => Ok(State::Absent),
+            }
+        });
+        match changed.await? {
+            Outcome::Written(_) => {}
+            Outcome::Declined(Not::Error(why), _) => return Err(why),
+            Outcome::Declined(Not::AsExpected, _) => return Ok(None),
+            Outcome::Declined(Not::Known | Not::AnyMore, _) => return Err(missing(bucket, key)),
         }
         if let Some((record, version)) = removed {
             self.forget_version(&record, version);
         }
-        Ok(())
+        Ok(Some(Removed { version: None, marker: false }))
+    }
+
+    async fn remove_for_good(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        wanted: VersionId,
+        condition: Condition,
+    ) -> Result<Removed, Error> {
+        let name = RegisterName::object(bucket, key)?;
+        self.check_bucket(bucket).await?;
+        let until = Instant::now() + TRYING;
+        // Of the null version, that which was the null version first.
+        let mut meant = None;
+        let mut marker = false;
+        while Instant::now() < until {
+            let found = self.read(&name).await?.map(|accepted| accepted.value);
+            let current = object_of(found.as_ref())?;
+            let null = current.as_ref().and_then(|(record, version)| match record.mark.null {
+                true => Some(*version),
+                false => record.mark.null_at,
+            });
+            let id = match wanted {
+                VersionId::Id(id) => Some(id),
+                VersionId::Null => meant.or(null),
+            };
+            let Some(id) = id else { return nothing_removed(wanted, condition) };
+            meant = Some(id);
+            let gone = match &current {
+                Some((record, version)) if *version == id => {
+                    put::check(condition, current.as_ref())?;
+                    marker = record.mark.deleted;
+                    self.remove_top(&name, found.as_ref(), record, id).await?
+                }
+                _ => self.remove_below(&name, id, condition, &mut marker).await?,
+            };
+            if gone {
+                return Ok(Removed { version: Some(wanted), marker });
+            }
+        }
+        Err(Error::Timeout(format!("removing a version of {name} (it changes all the time)")))
+    }
+
+    /// Removes the current version, and makes the next older one current. `false`: it is not what was found any more.
+    pub(crate) async fn remove_top(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        found: Option<&Value>,
+        record: &Record,
+        version: WriteId,
+    ) -> Result<bool, Error> {
+        // The tombstone must not be forgotten before the object's register has changed: see `commit.rs`.
+        let by = Instant::now() + PATIENCE;
+        self.condemn(name, &version, by).await?;
+        let next = self.next_older(name, &record.mark, version, by).await?;
+        let null_at = record.mark.null_at;
+        let written_by = found.and_then(Value::write_id);
+        let how = How { by: Some(by), ..How::default() };
+        let changed = self.change_as(name, WriteId(sys::random()), how, |found| {
+            if found.and_then(Value::write_id) != written_by {
+                return Err(Not::AsExpected);
+            }
+            let Some((record, version)) = &next else { return Ok(State::Absent) };
+            let null_at = null_at.filter(|_| !record.mark.null);
+            let mark = Mark { null_at, ..record.mark.of_version(*version) };
+            Ok(State::Present(Record { mark, ..record.clone() }.encode().map_err(Error::from)?))
+        });
+        match changed.await? {
+            Outcome::Written(_) => {
+                self.forget_version(record, version);
+                Ok(true)
+            }
+            Outcome::Declined(Not::Error(why), _) => Err(why),
+            Outcome::Declined(..) => Ok(false),
+        }
+    }
+
+    /// Makes the register of a version a tombstone, also if it was none: the version is gone for good from when it is
+    /// not current any more.
+    pub(crate) async fn condemn(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        version: &WriteId,
+        by: Instant,
+    ) -> Result<(), Error> {
+        let Some(aside) = name.aside(version) else { return Ok(()) };
+        let how = How { by: Some(by), ..How::default() };
+        let condemned = self.change_as(&aside, WriteId(sys::random()), how, |_| Ok::<_, ()>(State::Absent));
+        condemned.await.map(drop)
+    }
+
+    /// The newest version below the current one, `above`.
+    pub(crate) async fn next_older(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        mark: &Mark,
+        above: WriteId,
+        by: Instant,
+    ) -> Result<Option<(Record, WriteId)>, Error> {
+        if let Some(before) = mark.before
+            && let Some(record) = self.read_aside(name, &before).await?
+            && counts(record.mark.null, before, mark.null_at)
+        {
+            return Ok(Some((record, before)));
+        }
+        let Some((bucket, key)) = name.object_parts() else { return Ok(None) };
+        let prefix = Bytes::from(RegisterName::versions_of(bucket, key)?);
+        while Instant::now() < by {
+            let (mut newest, mut after) = (None, None);
+            loop {
+                let page = self.page(prefix.clone(), after, usize::MAX, Consistency::Linearizable).await?;
+                let others = page
+                    .entries
+                    .iter()
+                    .filter(|(_, shown)| shown.etag != above && counts(shown.null, shown.etag, mark.null_at));
+                newest = others.map(|(_, shown)| (shown.place, shown.etag)).max().max(newest);
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+            let Some((_, id)) = newest else { return Ok(None) };
+            // If it went meanwhile, another one is the newest.
+            if let Some(record) = self.read_aside(name, &id).await? {
+                return Ok(Some((record, id)));
+            }
+        }
+        Err(Error::Timeout(format!("looking for the version of {name} before this one")))
+    }
+
+    /// Removes a version that is not current. `false`: it may be current by now.
+    async fn remove_below(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: WriteId,
+        condition: Condition,
+        marker: &mut bool,
+    ) -> Result<bool, Error> {
+        let Some(aside) = name.aside(&id) else { return Ok(true) };
+        let mut was = None;
+        let changed = self.change(&aside, WriteId(sys::random()), |found| match found {
+            None => Err(Not::Known),
+            Some(value) if value.present().is_none() => Err(Not::AnyMore),
+            found => {
+                // A record that can't be read can still be removed.
+                was = object_of(found).unwrap_or_default();
+                if condition != Condition::None {
+                    put::check(condition, was.as_ref())?;
+                }
+                Ok(State::Absent)
+            }
+        });
+        match changed.await? {
+            Outcome::Written(_) => {}
+            Outcome::Declined(Not::Error(why), _) => return Err(why),
+            // Who removed it may not have come to the end; who removed it so long ago has.
+            Outcome::Declined(Not::AnyMore, _) => {}
+            Outcome::Declined(Not::Known | Not::AsExpected, _) => {
+                return put::check(condition, None).map(|()| true);
+            }
+        }
+        if !self.renew(name, id, true).await? {
+            return Ok(false);
+        }
+        match was {
+            Some((record, _)) => {
+                *marker = record.mark.deleted;
+                self.forget_version(&record, id);
+            }
+            None => self.forget(id),
+        }
+        Ok(true)
     }
 }

@@ -17,7 +17,7 @@ use pando_core::{
     id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
     name::{MAX_NAME, RegisterName},
-    record::{Record, Summary, UploadRecord},
+    record::{Summary, UploadRecord},
     register::{Accepted, LayoutVersion, Refusal},
     seal::{SEALED_CHUNK, SEALED_SEGMENT},
     wire::{
@@ -30,7 +30,7 @@ use pando_store::{Accept, Learn, NameRange, Paged, Prepare, ReadReply};
 
 use crate::{
     error::Error,
-    inner::{EXCHANGE, Inner, failure, permit},
+    inner::{EXCHANGE, Inner, failure, object_of, permit},
     join, pulse, purge, sys,
 };
 
@@ -200,7 +200,7 @@ pub(crate) fn summary(name: &RegisterName, accepted: &Accepted) -> Result<Option
     if name.access_key_id().is_some() {
         return Ok(Some(Summary::of_other(AccessKeyRecord::decode(bytes)?.created, etag)));
     }
-    Ok(Some(Record::decode(bytes)?.summary(etag)))
+    Ok(object_of(Some(value))?.map(|(record, version)| record.summary(version)))
 }
 
 async fn list(inner: &Arc<Inner>, request: ListRequest) -> Result<Reply, Error> {
@@ -215,8 +215,8 @@ async fn list(inner: &Arc<Inner>, request: ListRequest) -> Result<Reply, Error> 
     let mut entries = Vec::with_capacity(rows.len());
     let mut bytes = 0;
     for (name, accepted) in rows {
-        // A summary and a ballot take less than 120 bytes.
-        bytes += name.as_bytes().len() + 120;
+        // A summary and a ballot take less than 160 bytes.
+        bytes += name.as_bytes().len() + 160;
         if bytes > MAX_PAGE_BYTES {
             more = true;
             break;

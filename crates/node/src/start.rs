@@ -29,7 +29,8 @@ use crate::{
     api::{
         AccessKey, BucketInfo, ByteRange, CheckProgress, CheckReport, Condition, Config, Consistency,
         CopyOptions, Ended, KeyInfo, ListPage, ListQuery, ObjectInfo, PartInfo, PartPage, Plan, PlanQuery,
-        PutOptions, Status, Stored, UploadInfo, UploadOptions, UploadPage, WantedPart,
+        PutOptions, Removed, Status, Stored, UploadInfo, UploadOptions, UploadPage, VersionId, VersionPage,
+        VersionsQuery, WantedPart,
     },
     collect,
     error::Error,
@@ -43,7 +44,7 @@ use crate::{
     pace::Pace,
     pulse, purge, reconcile, replace, scrub,
     serve::Handler,
-    sync, sys,
+    stray, sync, sys,
 };
 
 /// Where a node listens if it is told nothing else and the port is free.
@@ -138,6 +139,7 @@ impl Node {
         inner.spawn_until_stopped(heal::resync(Arc::clone(&inner)));
         inner.spawn_until_stopped(collect::collect(Arc::clone(&inner)));
         inner.spawn_until_stopped(multipart::sweep(Arc::clone(&inner)));
+        inner.spawn_until_stopped(stray::sweep(Arc::clone(&inner)));
         inner.spawn_until_stopped(reconcile::reconcile(Arc::clone(&inner)));
         inner.spawn_until_stopped(evacuate::evacuate(Arc::clone(&inner)));
         inner.spawn_until_stopped(purge::purge(Arc::clone(&inner)));
@@ -229,6 +231,27 @@ impl Node {
         self.inner.stat(bucket, key, consistency).await
     }
 
+    /// What is known of a version of an object; of the current one, if none is named.
+    pub async fn stat_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+    ) -> Result<ObjectInfo, Error> {
+        self.inner.stat_version(bucket, key, version).await
+    }
+
+    /// Reads a version of an object, or a range of it; the current one, if none is named.
+    pub async fn get_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        range: Option<ByteRange>,
+    ) -> Result<Object, Error> {
+        self.inner.get_version(bucket, key, version, range).await
+    }
+
     /// Copies an object within the network, onto itself too (with other metadata). No content moves.
     pub async fn copy(
         &self,
@@ -239,14 +262,15 @@ impl Node {
         self.inner.copy(from, to, options).await
     }
 
-    /// Gives an object other tags. It becomes a new version with the old time.
+    /// Gives an object, or one of its versions, other tags. It stays the version that it is.
     pub async fn set_tags(
         &self,
         bucket: &str,
         key: &str,
         tags: Vec<(String, String)>,
+        version: Option<VersionId>,
     ) -> Result<ObjectInfo, Error> {
-        self.inner.set_tags(bucket, key, tags).await
+        self.inner.set_tags(bucket, key, tags, version).await
     }
 
     /// Begins an upload in parts; its id.
@@ -277,7 +301,7 @@ impl Node {
         self.inner.put_part(bucket, key, id, number, reader, digests).await
     }
 
-    /// Makes a whole object, in this version, a part, without moving its content. `None`: its shape does not allow
+    /// Makes a whole object, in this version (current or not), a part, without moving its content. `None`: its shape does not allow
     /// that, and it must be read and put.
     pub async fn copy_part(
         &self,
@@ -342,6 +366,23 @@ impl Node {
         self.inner.remove_if(bucket, key, condition).await
     }
 
+    /// Removes an object as its bucket wants it (where versions are kept a delete marker is put on top, whether or not
+    /// there is an object), or with a version id that version for good; that one is not there any more is no error.
+    pub async fn remove_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionId>,
+        condition: Condition,
+    ) -> Result<Removed, Error> {
+        self.inner.remove_version(bucket, key, version, condition).await
+    }
+
+    /// Lists all versions and delete markers of a bucket.
+    pub async fn list_versions(&self, bucket: &str, query: VersionsQuery) -> Result<VersionPage, Error> {
+        self.inner.list_versions(bucket, query).await
+    }
+
     /// Lists a bucket.
     pub async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, Error> {
         self.inner.list(bucket, query).await
@@ -376,7 +417,7 @@ impl Node {
         self.inner.list_buckets(consistency).await
     }
 
-    /// Removes a bucket that holds no object. Uploads in parts that go on in it are aborted.
+    /// Removes a bucket that holds no object, no version of one and no delete marker. Uploads in parts that go on in it are aborted.
     pub async fn remove_bucket(&self, bucket: &str) -> Result<(), Error> {
         self.inner.remove_bucket(bucket).await
     }

@@ -116,7 +116,7 @@ impl Inner {
                 Err(_elapsed) if at_least == 0 => return None,
                 Err(_elapsed) => return Some(ObjectCount { at_least, exact: false }),
             };
-            at_least += page.entries.len() as u64;
+            at_least += page.entries.iter().filter(|(_, shown)| !shown.deleted).count() as u64;
             match page.next {
                 Some(next) => after = Some(next),
                 None => return Some(ObjectCount { at_least, exact: true }),

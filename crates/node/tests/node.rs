@@ -20,5 +20,9 @@ mod losing;
 mod multipart;
 #[path = "node/objects.rs"]
 mod objects;
+#[path = "node/racing.rs"]
+mod racing;
 #[path = "node/strays.rs"]
 mod strays;
+#[path = "node/versions.rs"]
+mod versions;

@@ -30,7 +30,7 @@ pub(super) async fn put_object_tagging(
     check_owner(input.expected_bucket_owner.as_deref())?;
     check_version(input.version_id.as_deref())?;
     let tags = tags_of_set(input.tagging.tag_set)?;
-    face.node.set_tags(&input.bucket, &input.key, tags).await.map_err(of_node)?;
+    face.node.set_tags(&input.bucket, &input.key, tags, None).await.map_err(of_node)?;
     Ok(S3Response::new(PutObjectTaggingOutput::default()))
 }
 
@@ -41,6 +41,6 @@ pub(super) async fn delete_object_tagging(
     let input = request.input;
     check_owner(input.expected_bucket_owner.as_deref())?;
     check_version(input.version_id.as_deref())?;
-    face.node.set_tags(&input.bucket, &input.key, Vec::new()).await.map_err(of_node)?;
+    face.node.set_tags(&input.bucket, &input.key, Vec::new(), None).await.map_err(of_node)?;
     Ok(S3Response::with_status(DeleteObjectTaggingOutput::default(), http::StatusCode::NO_CONTENT))
 }

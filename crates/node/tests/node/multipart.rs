@@ -84,7 +84,7 @@ async fn a_copy_onto_itself_changes_what_is_said() {
     assert!(matches!(again, Err(Error::Precondition { .. })), "{again:?}");
 
     let tags = vec![("color".to_owned(), "red".to_owned())];
-    let tagged = grove.node(0).set_tags("default", "a", tags.clone()).await.unwrap();
+    let tagged = grove.node(0).set_tags("default", "a", tags.clone(), None).await.unwrap();
     assert_eq!((tagged.tags, tagged.modified, tagged.meta), (tags, after.modified, meta));
     assert_eq!(get(grove.node(2), "a").await.unwrap(), bytes);
     let missing = grove.node(0).copy(("default", "none"), ("default", "b"), CopyOptions::default()).await;
