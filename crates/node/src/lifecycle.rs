@@ -58,7 +58,8 @@ pub(crate) async fn look(inner: &Arc<Inner>, now_ms: u64) -> Result<(), Error> {
 
 fn is_mine(inner: &Inner, bucket: &str) -> Result<bool, Error> {
     let owners = inner.layout()?.owners(RegisterName::bucket(bucket)?.partition());
-    let is_up = |node: &pando_core::id::NodeId| *node == inner.id || inner.peers.liveness(node) == Liveness::Up;
+    let is_up =
+        |node: &pando_core::id::NodeId| *node == inner.id || inner.peers.liveness(node) == Liveness::Up;
     Ok(owners.into_iter().find(is_up) == Some(inner.id))
 }
 
@@ -70,9 +71,9 @@ pub(crate) async fn look_at(inner: &Arc<Inner>, bucket: &str, now_ms: u64) -> Re
         abort_uploads(inner, bucket, rule, now_ms).await?;
     }
     // Rules for other prefixes seldom overlap; what two rules are for is looked at twice.
-    for rule in rules.iter().filter(|rule| {
-        rule.expire.is_some() || rule.expire_markers || rule.noncurrent.is_some()
-    }) {
+    for rule in
+        rules.iter().filter(|rule| rule.expire.is_some() || rule.expire_markers || rule.noncurrent.is_some())
+    {
         versions(inner, bucket, rule, now_ms).await?;
     }
     Ok(())
@@ -213,9 +214,10 @@ async fn abort_uploads(
         let after = last.as_ref().map(|(key, id)| (key.as_str(), Some(*id)));
         let page = inner.list_uploads(bucket, &rule.prefix, after, UPLOADS).await?;
         last = page.uploads.last().map(|upload| (upload.key.clone(), upload.id));
-        let due = page.uploads.into_iter().filter(|upload| {
-            upload.created.saturating_add(u64::from(days) * DAY_MS) <= now_ms
-        });
+        let due = page
+            .uploads
+            .into_iter()
+            .filter(|upload| upload.created.saturating_add(u64::from(days) * DAY_MS) <= now_ms);
         let goes = due.map(|upload| async move {
             match inner.abort_upload(bucket, &upload.key, &upload.id).await {
                 Ok(()) | Err(Error::NoSuchUpload(_)) => {}
@@ -294,7 +296,10 @@ mod tests {
         let kept = ["sized/3", "sized/6", "tagged/a", "tagged/b", "tagged/c", "untouched"];
         assert_eq!(left(&node).await, kept.map(current), "a day has not passed");
         look(&node.inner, now + 3 * DAY_MS).await.unwrap();
-        assert_eq!(left(&node).await, ["sized/3", "sized/6", "tagged/b", "tagged/c", "untouched"].map(current));
+        assert_eq!(
+            left(&node).await,
+            ["sized/3", "sized/6", "tagged/b", "tagged/c", "untouched"].map(current)
+        );
         node.stop().await;
     }
 

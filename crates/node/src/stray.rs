@@ -88,9 +88,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        Condition, Config, Node, PutOptions, VersionId, VersionsQuery,
-        inner::PATIENCE,
-        sys::Instant,
+        Condition, Config, Node, PutOptions, VersionId, VersionsQuery, inner::PATIENCE, sys::Instant,
     };
 
     pub(crate) async fn node(folder: &tempfile::TempDir) -> Node {
@@ -168,7 +166,11 @@ pub(crate) mod tests {
         assert_eq!(listed(&node).await, [two, one]);
         assert!(archive(&node).await);
         remove(&node, VersionId::Id(two)).await;
-        assert_eq!((listed(&node).await, current(&node).await), (vec![one], one), "its copy is no older version");
+        assert_eq!(
+            (listed(&node).await, current(&node).await),
+            (vec![one], one),
+            "its copy is no older version"
+        );
         remove(&node, VersionId::Id(one)).await;
         assert_eq!((listed(&node).await, asides(&node).await), (vec![], 0));
         node.stop().await;
@@ -233,7 +235,8 @@ pub(crate) mod tests {
         // Whoever replaced it removes it, and may be cut off before that.
         sys::timeout(PATIENCE, async { while asides(&node).await > 0 {} }).await.unwrap();
         let bytes = stray.value.present().unwrap().clone();
-        let left = node.inner.change(&aside, WriteId(sys::random()), |_| Ok::<_, ()>(State::Present(bytes.clone())));
+        let left =
+            node.inner.change(&aside, WriteId(sys::random()), |_| Ok::<_, ()>(State::Present(bytes.clone())));
         left.await.unwrap();
         assert_eq!((listed(&node).await, asides(&node).await), (vec![null], 1));
         let (_, _, id) = aside.version_parts().unwrap();
@@ -244,7 +247,11 @@ pub(crate) mod tests {
         keep_versions(&node, Versioning::Enabled).await;
         let own = put(&node, b"own").await;
         sweep_once(&node.inner).await.unwrap();
-        assert_eq!((listed(&node).await, asides(&node).await), (vec![own, null], 1), "the null version that counts stays");
+        assert_eq!(
+            (listed(&node).await, asides(&node).await),
+            (vec![own, null], 1),
+            "the null version that counts stays"
+        );
         remove(&node, VersionId::Id(own)).await;
         assert_eq!(current(&node).await, null);
         node.stop().await;
