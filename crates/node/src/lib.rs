@@ -24,6 +24,7 @@ mod holders;
 mod inner;
 mod join;
 mod keep;
+mod lifecycle;
 mod list;
 mod list_versions;
 mod members;

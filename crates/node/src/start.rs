@@ -38,7 +38,7 @@ use crate::{
     get::Object,
     heal,
     inner::{Inner, REMOVED},
-    join,
+    join, lifecycle,
     members::{self, Said},
     multipart,
     pace::Pace,
@@ -140,6 +140,7 @@ impl Node {
         inner.spawn_until_stopped(collect::collect(Arc::clone(&inner)));
         inner.spawn_until_stopped(multipart::sweep(Arc::clone(&inner)));
         inner.spawn_until_stopped(stray::sweep(Arc::clone(&inner)));
+        inner.spawn_until_stopped(lifecycle::follow_rules(Arc::clone(&inner)));
         inner.spawn_until_stopped(reconcile::reconcile(Arc::clone(&inner)));
         inner.spawn_until_stopped(evacuate::evacuate(Arc::clone(&inner)));
         inner.spawn_until_stopped(purge::purge(Arc::clone(&inner)));

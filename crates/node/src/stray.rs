@@ -81,3 +81,179 @@ async fn look_at(inner: &Arc<Inner>, aside: &RegisterName) -> Result<(), Error> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use pando_core::{bucket::Versioning, register::State};
+
+    use super::*;
+    use crate::{
+        Condition, Config, Node, PutOptions, VersionId, VersionsQuery, inner::PATIENCE, sys::Instant,
+    };
+
+    pub(crate) async fn node(folder: &tempfile::TempDir) -> Node {
+        let config = Config {
+            data: folder.path().to_owned(),
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            advertise: None,
+            zone: None,
+            capacity: Some(1 << 30),
+            replicas: None,
+            join: None,
+            grace: Duration::from_secs(3600),
+            dead_after: None,
+            heal_rate: None,
+        };
+        Node::start(config).await.unwrap()
+    }
+
+    async fn keep_versions(node: &Node, versioning: Versioning) {
+        let change = |settings: &mut pando_core::bucket::Settings| {
+            settings.versioning = versioning;
+            Ok(())
+        };
+        node.change_bucket("default", change).await.unwrap();
+    }
+
+    async fn put(node: &Node, bytes: &[u8]) -> WriteId {
+        node.put("default", "a", bytes, PutOptions::default()).await.unwrap().etag
+    }
+
+    async fn remove(node: &Node, version: VersionId) {
+        node.remove_version("default", "a", Some(version), Condition::None).await.unwrap();
+    }
+
+    async fn listed(node: &Node) -> Vec<WriteId> {
+        let page = node.list_versions("default", VersionsQuery::default()).await.unwrap();
+        page.entries.into_iter().map(|entry| entry.info.etag).collect()
+    }
+
+    async fn current(node: &Node) -> WriteId {
+        node.stat("default", "a", Consistency::Linearizable).await.unwrap().etag
+    }
+
+    /// Registers of versions, tombstones left out.
+    async fn asides(node: &Node) -> usize {
+        let prefix = RegisterName::all_versions_prefix();
+        let page = node.inner.page(prefix.into(), None, usize::MAX, Consistency::Linearizable).await;
+        page.unwrap().entries.len()
+    }
+
+    fn name() -> RegisterName {
+        RegisterName::object("default", "a").unwrap()
+    }
+
+    /// Archives what is current, as whoever is about to replace it.
+    async fn archive(node: &Node) -> bool {
+        let (name, record, version) =
+            node.inner.find("default", "a", Consistency::Linearizable).await.unwrap();
+        node.inner.archive(&name, &record, version, Instant::now() + PATIENCE).await.unwrap()
+    }
+
+    async fn condemn(node: &Node, version: WriteId) {
+        node.inner.condemn(&name(), &version, Instant::now() + PATIENCE).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_cut_off_after_archiving_leaves_nothing_that_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        keep_versions(&node, Versioning::Enabled).await;
+        let one = put(&node, b"one").await;
+        assert!(archive(&node).await);
+        assert_eq!((listed(&node).await, current(&node).await), (vec![one], one));
+        let two = put(&node, b"two").await;
+        assert_eq!(listed(&node).await, [two, one]);
+        assert!(archive(&node).await);
+        remove(&node, VersionId::Id(two)).await;
+        assert_eq!(
+            (listed(&node).await, current(&node).await),
+            (vec![one], one),
+            "its copy is no older version"
+        );
+        remove(&node, VersionId::Id(one)).await;
+        assert_eq!((listed(&node).await, asides(&node).await), (vec![], 0));
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_cut_off_after_condemning_leaves_it_current() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        keep_versions(&node, Versioning::Enabled).await;
+        let one = put(&node, b"one").await;
+        let two = put(&node, b"two").await;
+        condemn(&node, two).await;
+        assert_eq!((listed(&node).await, current(&node).await), (vec![two, one], two));
+        assert!(!archive(&node).await, "an archiver that is late finds it condemned");
+        // Whoever comes next finishes it: by replacing it,
+        let three = put(&node, b"three").await;
+        assert_eq!(listed(&node).await, [three, one]);
+        // or by removing it again.
+        condemn(&node, three).await;
+        remove(&node, VersionId::Id(three)).await;
+        assert_eq!((listed(&node).await, current(&node).await), (vec![one], one));
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_saw_a_version_before_it_was_removed_does_not_bring_it_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        keep_versions(&node, Versioning::Enabled).await;
+        let versions = [put(&node, b"0").await, put(&node, b"1").await, put(&node, b"2").await];
+        // One removes the current version, and has seen the next older one.
+        let found = inner.read(&name()).await.unwrap().unwrap().value;
+        let (record, current_id) = object_of(Some(&found)).unwrap().unwrap();
+        let next = inner.next_older(&name(), &record.mark, current_id, Instant::now() + PATIENCE).await;
+        assert_eq!(next.unwrap().unwrap().1, versions[1]);
+        // The other removes just that.
+        remove(&node, VersionId::Id(versions[1])).await;
+        let mut again = inner.remove_top(&name(), Some(&found), &record, current_id).await.unwrap();
+        assert!(!again, "the object was written again");
+        let found = inner.read(&name()).await.unwrap().unwrap().value;
+        assert_eq!(object_of(Some(&found)).unwrap().unwrap().1, versions[2], "as it was");
+        again = inner.remove_top(&name(), Some(&found), &record, current_id).await.unwrap();
+        assert!(again);
+        assert_eq!((listed(&node).await, current(&node).await), (vec![versions[0]], versions[0]));
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn strays_show_nowhere_and_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        put(&node, b"zero").await;
+        keep_versions(&node, Versioning::Enabled).await;
+        // Archived by one who believes that versions are kept, replaced by one who believes that they are not.
+        assert!(archive(&node).await);
+        keep_versions(&node, Versioning::Suspended).await;
+        let aside = name().aside(&current(&node).await).unwrap();
+        let stray = node.inner.read(&aside).await.unwrap().unwrap();
+        let null = put(&node, b"null").await;
+        // Whoever replaced it removes it, and may be cut off before that.
+        sys::timeout(PATIENCE, async { while asides(&node).await > 0 {} }).await.unwrap();
+        let bytes = stray.value.present().unwrap().clone();
+        let left =
+            node.inner.change(&aside, WriteId(sys::random()), |_| Ok::<_, ()>(State::Present(bytes.clone())));
+        left.await.unwrap();
+        assert_eq!((listed(&node).await, asides(&node).await), (vec![null], 1));
+        let (_, _, id) = aside.version_parts().unwrap();
+        let hidden = node.stat_version("default", "a", Some(VersionId::Id(id))).await;
+        assert!(hidden.is_err(), "{hidden:?}");
+        let progress = tokio::sync::watch::Sender::default();
+        assert!(node.check(true, &progress).await.unwrap().is_clean());
+        keep_versions(&node, Versioning::Enabled).await;
+        let own = put(&node, b"own").await;
+        sweep_once(&node.inner).await.unwrap();
+        assert_eq!(
+            (listed(&node).await, asides(&node).await),
+            (vec![own, null], 1),
+            "the null version that counts stays"
+        );
+        remove(&node, VersionId::Id(own)).await;
+        assert_eq!(current(&node).await, null);
+        node.stop().await;
+    }
+}
