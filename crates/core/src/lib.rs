@@ -19,6 +19,7 @@ pub mod register;
 pub mod seal;
 #[cfg(feature = "sim")]
 pub mod simulated;
+pub mod summary;
 pub mod ticket;
 pub mod wire;
 

@@ -347,7 +347,7 @@ impl Record {
 impl Summary {
     /// What a listing shows of a register that holds no object.
     pub fn of_other(modified: u64, etag: WriteId) -> Self {
-        Record::marker(modified).summary(etag)
+        Self { deleted: false, ..Record::marker(modified).summary(etag) }
     }
 }
 

@@ -21,6 +21,7 @@ use pando_core::{
     name::RegisterName,
     record::{Digests, Headers, Summary, UserMeta},
     register::Ballot,
+    summary::summary_of,
     wire::{ListRequest, Listed, MAX_PAGE, Reply, Request},
 };
 use pando_store::{NameRange, Paged};
@@ -134,12 +135,10 @@ impl Inner {
         let Paged::Page { entries, more } = self.store.page(None, range, limit, 8 << 20).await? else {
             return Err(Error::Timeout("a list (the layout is changing)".into()));
         };
-        let last = entries.last().map(|(name, _)| Bytes::copy_from_slice(name.as_bytes()));
+        let last = entries.last().map(|shown| Bytes::copy_from_slice(shown.name.as_bytes()));
         let mut shown = Vec::with_capacity(entries.len());
-        for (name, accepted) in entries {
-            if let Some(summary) = serve::summary(&name, &accepted)? {
-                shown.push((name, summary));
-            }
+        for pando_store::Shown { name, summary, .. } in entries {
+            shown.extend(serve::readable(&name, summary)?.map(|summary| (name, summary)));
         }
         Ok(Names { entries: shown, next: last.filter(|_| more) })
     }
@@ -269,7 +268,7 @@ impl Inner {
         if !disputed.is_empty() {
             let read = |name: RegisterName| async move {
                 let summary = match self.read(&name).await? {
-                    Some(accepted) => serve::summary(&name, &accepted)?,
+                    Some(accepted) => summary_of(&name, &accepted)?,
                     None => None,
                 };
                 Ok::<_, Error>(summary.map(|summary| (name, summary)))

@@ -12,12 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use pando_core::{
-    access::AccessKeyRecord,
-    bucket::BucketRecord,
     id::{ChunkId, NodeId, Partition, WriteId},
     layout::Layout,
     name::{MAX_NAME, RegisterName},
-    record::{Summary, UploadRecord},
+    record::Summary,
     register::{Accepted, LayoutVersion, Refusal},
     seal::{SEALED_CHUNK, SEALED_SEGMENT},
     wire::{
@@ -26,11 +24,11 @@ use pando_core::{
     },
 };
 use pando_net::{Incoming, Service};
-use pando_store::{Accept, Learn, NameRange, Paged, Prepare, ReadReply};
+use pando_store::{Accept, Learn, NameRange, Paged, Prepare, ReadReply, Shown};
 
 use crate::{
     error::Error,
-    inner::{EXCHANGE, Inner, failure, object_of, permit},
+    inner::{EXCHANGE, Inner, failure, permit},
     join, pulse, purge, sys,
 };
 
@@ -187,44 +185,38 @@ async fn learn(
     })
 }
 
-/// What a listing shows of a register's value.
-pub(crate) fn summary(name: &RegisterName, accepted: &Accepted) -> Result<Option<Summary>, Error> {
-    let value = &accepted.value;
-    let Some((bytes, etag)) = value.present().zip(value.write_id()) else { return Ok(None) };
-    if name.bucket_name().is_some() {
-        return Ok(Some(Summary::of_other(BucketRecord::decode(bytes)?.created, etag)));
-    }
-    if name.upload_parts().is_some() {
-        return Ok(Some(Summary::of_other(UploadRecord::decode(bytes)?.created, etag)));
-    }
-    if name.access_key_id().is_some() {
-        return Ok(Some(Summary::of_other(AccessKeyRecord::decode(bytes)?.created, etag)));
-    }
-    Ok(object_of(Some(value))?.map(|(record, version)| record.summary(version)))
-}
-
 async fn list(inner: &Arc<Inner>, request: ListRequest) -> Result<Reply, Error> {
     let range =
         NameRange { prefix: request.prefix.to_vec(), after: request.after.map(|after| after.to_vec()) };
     let limit = (request.limit as usize).clamp(1, MAX_PAGE);
-    // Values on disk take up to 64 KiB each; what is read for one page is bounded too.
-    let (rows, mut more) = match inner.store.page(Some(request.layout), range, limit, 8 << 20).await? {
+    let page = inner.store.page(Some(request.layout), range, limit, MAX_PAGE_BYTES).await?;
+    let (rows, mut more) = match page {
         Paged::Page { entries, more } => (entries, more),
         Paged::Fenced(known) => return Ok(Reply::Fenced(known)),
     };
     let mut entries = Vec::with_capacity(rows.len());
     let mut bytes = 0;
-    for (name, accepted) in rows {
+    for Shown { name, ballot, summary } in rows {
         // A summary and a ballot take less than 160 bytes.
         bytes += name.as_bytes().len() + 160;
         if bytes > MAX_PAGE_BYTES {
             more = true;
             break;
         }
-        let summary = summary(&name, &accepted)?;
-        entries.push(Listed { name, ballot: accepted.ballot, summary });
+        entries.push(Listed { summary: readable(&name, summary)?, name, ballot });
     }
     Ok(Reply::Listed { entries, more })
+}
+
+/// What is listed of a register, if its record reads.
+pub(crate) fn readable(
+    name: &RegisterName,
+    summary: Result<Option<Summary>, String>,
+) -> Result<Option<Summary>, Error> {
+    summary.map_err(|found| {
+        let (what, expected) = (format!("the record of {name}"), "one that this version reads".to_owned());
+        Error::Store(pando_store::Error::Corrupt { what, expected, found })
+    })
 }
 
 async fn sync_page(inner: &Arc<Inner>, request: SyncRequest) -> Result<Reply, Error> {

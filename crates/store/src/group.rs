@@ -14,11 +14,11 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use crate::{
     error::Error,
     index::{
-        ARRIVING, BY_PARTITION, BY_VERSION, BallotRow, CHUNKS, DUE, LEAVING, META, OF_REFERENCES,
+        ARRIVING, BY_PARTITION, BY_VERSION, BallotRow, CHUNKS, DUE, LEAVING, LISTED, META, OF_REFERENCES,
         OF_REGISTERS, OWED, PRINTS, PURGED, PlaceKey, REFS, REGISTERS, RESYNC, SETTINGS, TOMBS, UNSETTLED,
         VERSIONS, VOID,
     },
-    migrate,
+    listed, migrate,
     rows::{self, Version},
     shared::Shared,
 };
@@ -37,6 +37,7 @@ pub(crate) enum Wrote {
 /// See the module's text.
 pub(crate) struct Group<'a> {
     pub(crate) registers: Table<'a, &'static [u8], &'static [u8]>,
+    listed: Table<'a, &'static [u8], &'static [u8]>,
     pub(crate) by_partition: Table<'a, PlaceKey, BallotRow>,
     tombs: Table<'a, (u64, &'static [u8]), (u64, u64)>,
     purged: Table<'a, u16, BallotRow>,
@@ -63,6 +64,7 @@ impl<'a> Group<'a> {
     pub(crate) fn open(txn: &'a WriteTransaction, shared: &'a Shared) -> Result<Self, Error> {
         Ok(Self {
             registers: txn.open_table(REGISTERS)?,
+            listed: txn.open_table(LISTED)?,
             by_partition: txn.open_table(BY_PARTITION)?,
             tombs: txn.open_table(TOMBS)?,
             purged: txn.open_table(PURGED)?,
@@ -133,6 +135,7 @@ impl<'a> Group<'a> {
         if name.layout_version().is_some() {
             return Ok(());
         }
+        self.listed.insert(name.as_bytes(), listed::encode(name, accepted).as_slice())?;
         let (partition, bucket, ballot) = (name.partition(), name.bucket_number(), accepted.ballot);
         let key = (partition.number(), bucket, name.as_bytes());
         let old = self.by_partition.insert(key, rows::ballot_row(ballot))?;
@@ -165,6 +168,7 @@ impl<'a> Group<'a> {
     pub(crate) fn remove_register(&mut self, name: &RegisterName) -> Result<(), Error> {
         self.durably();
         self.registers.remove(name.as_bytes())?;
+        self.listed.remove(name.as_bytes())?;
         let (partition, bucket) = (name.partition(), name.bucket_number());
         let old = self.by_partition.remove((partition.number(), bucket, name.as_bytes()))?;
         let Some(old) = old.map(|old| rows::row_ballot(old.value())) else { return Ok(()) };

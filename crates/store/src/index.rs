@@ -14,10 +14,12 @@ use crate::{
 };
 
 /// The format of the index, raised when an older version could no longer read it.
-pub(crate) const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 3;
 
 /// Registers by name: the row of what was accepted.
 pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");
+/// What a listing shows of registers, by name; not of those of layouts. Rows: `listed.rs`.
+pub(crate) const LISTED: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("listed");
 /// Partition, bucket and name of a register.
 pub(crate) type PlaceKey = (u16, u8, &'static [u8]);
 /// A ballot, as `rows.rs` takes it apart.
@@ -101,6 +103,7 @@ pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Er
     if !has_format(&database)? {
         let txn = database.begin_write()?;
         txn.open_table(REGISTERS)?;
+        txn.open_table(LISTED)?;
         txn.open_table(BY_PARTITION)?;
         txn.open_table(CHUNKS)?;
         txn.open_table(UNSETTLED)?;
@@ -116,6 +119,9 @@ pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Er
     }
     if number(&database, "format")? == 1 {
         migrate::from_1(&database)?;
+    }
+    if number(&database, "format")? == 2 {
+        migrate::from_2(&database)?;
     }
     if pando_core::mutant("layout-not-durable") {
         forget_layout(&database)?;

@@ -1,5 +1,5 @@
-//! Bringing an index of format 1 to format 2: the tables that are derived from others are made anew, in one
-//! durable transaction. A crash in the middle leaves format 1.
+//! Bringing an index of an older format to the next one: the tables that are derived from others are made anew, in
+//! one durable transaction for each format. A crash in the middle leaves the older one.
 
 use pando_core::{
     fingerprint::{Fingerprint, Item},
@@ -11,10 +11,10 @@ use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
 use crate::{
     error::Error,
     index::{
-        BY_PARTITION, FORMAT, META, OF_REFERENCES, OF_REGISTERS, OWED, PRINTS, PURGED, REFS, REGISTERS,
+        BY_PARTITION, LISTED, META, OF_REFERENCES, OF_REGISTERS, OWED, PRINTS, PURGED, REFS, REGISTERS,
         RESYNC, TOMBS, VOID,
     },
-    rows,
+    listed, rows,
 };
 
 /// The table that [`BY_PARTITION`] replaces.
@@ -31,7 +31,7 @@ pub(crate) fn open_tables(txn: &WriteTransaction) -> Result<(), Error> {
     Ok(())
 }
 
-/// See the module's text.
+/// From format 1 to 2.
 pub(crate) fn from_1(database: &Database) -> Result<(), Error> {
     let txn = database.begin_write()?;
     txn.delete_table(OLD_BY_PARTITION)?;
@@ -68,7 +68,25 @@ pub(crate) fn from_1(database: &Database) -> Result<(), Error> {
             let count = owed.get(&node)?.map_or(0, |count| count.value());
             owed.insert(&node, count + 1)?;
         }
-        txn.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
+        txn.open_table(META)?.insert("format", 2u64.to_le_bytes().as_slice())?;
+    }
+    Ok(txn.commit()?)
+}
+
+/// From format 2 to 3.
+pub(crate) fn from_2(database: &Database) -> Result<(), Error> {
+    let txn = database.begin_write()?;
+    {
+        let mut listed = txn.open_table(LISTED)?;
+        for row in txn.open_table(REGISTERS)?.iter()? {
+            let (key, row) = row?;
+            let name = rows::decode_name(key.value())?;
+            if name.layout_version().is_none() {
+                let accepted = rows::decode_accepted(key.value(), row.value())?;
+                listed.insert(name.as_bytes(), listed::encode(&name, &accepted).as_slice())?;
+            }
+        }
+        txn.open_table(META)?.insert("format", 3u64.to_le_bytes().as_slice())?;
     }
     Ok(txn.commit()?)
 }

@@ -1,4 +1,4 @@
-//! Registers: prepare, accept, learn, read, and pages of them.
+//! Registers: prepare, accept, learn, read. Lists of them: `listed.rs`.
 //!
 //! The rules are [`pando_core::register::Acceptor`]'s; this file shows it what is stored, inside the
 //! writer's transaction, and stores what it decides. The fence is checked in the same transaction or
@@ -7,8 +7,6 @@
 //! Most promises change nothing on the disk, and need not wait for the writer to sync what others write: a
 //! prepare is answered from a snapshot ([`promise_now`]) if nothing is on its way to the same register, and
 //! if the ceiling that its promise rests on is durable. Everything else goes through the writer.
-
-use std::ops::Bound;
 
 use pando_core::{
     name::RegisterName,
@@ -73,15 +71,6 @@ pub enum ReadReply {
     },
     /// Asked under another layout version than this one, which is known here.
     Fenced(LayoutVersion),
-}
-
-/// Names that start with `prefix` and come after `after`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NameRange {
-    /// What they start with.
-    pub prefix: Vec<u8>,
-    /// What they come after, itself excluded; it need not start with the prefix nor be a name.
-    pub after: Option<Vec<u8>>,
 }
 
 /// A page of an ordered whole.
@@ -169,57 +158,6 @@ impl Store {
     /// Whatever is here, whichever layout it is asked under.
     pub async fn peek(&self, name: RegisterName) -> Result<Option<Accepted>, Error> {
         self.glance(move |_, txn| stored(txn, &name)).await
-    }
-
-    /// Registers in the order of their names' bytes: at most `limit`, and about `max_bytes` of rows (one
-    /// at least). Without `layout`, whichever layout is known.
-    pub async fn page(
-        &self,
-        layout: Option<LayoutVersion>,
-        range: NameRange,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Result<Paged<(RegisterName, Accepted)>, Error> {
-        self.look(move |shared, txn| {
-            if let Some(layout) = layout {
-                if let Some(known) = fence(txn, layout)? {
-                    return Ok(Paged::Fenced(known));
-                }
-                shared.check_no_void()?;
-            }
-            let (mut entries, mut bytes) = (Vec::new(), 0);
-            let table = txn.open_table(REGISTERS)?;
-            for row in table.range::<&[u8]>(bounds(&range))? {
-                let (name, row) = row?;
-                let (name, row) = (name.value(), row.value());
-                if !name.starts_with(&range.prefix) {
-                    break;
-                }
-                bytes += name.len() + row.len();
-                if entries.len() == limit || (bytes > max_bytes && !entries.is_empty()) {
-                    return Ok(Paged::Page { entries, more: true });
-                }
-                entries.push((rows::decode_name(name)?, rows::decode_accepted(name, row)?));
-            }
-            Ok(Paged::Page { entries, more: false })
-        })
-        .await
-    }
-
-    /// How many registers have names that start with `prefix`, tombstones included. Walks them all.
-    pub async fn count(&self, prefix: Vec<u8>) -> Result<u64, Error> {
-        self.look(move |_, txn| {
-            let range = NameRange { prefix, after: None };
-            let mut count = 0;
-            for row in txn.open_table(REGISTERS)?.range::<&[u8]>(bounds(&range))? {
-                if !row?.0.value().starts_with(&range.prefix) {
-                    break;
-                }
-                count += 1;
-            }
-            Ok(count)
-        })
-        .await
     }
 }
 
@@ -357,12 +295,4 @@ pub(crate) fn fence(txn: &ReadTransaction, layout: LayoutVersion) -> Result<Opti
 fn stored(txn: &ReadTransaction, name: &RegisterName) -> Result<Option<Accepted>, Error> {
     let row = txn.open_table(REGISTERS)?.get(name.as_bytes())?;
     row.map(|row| rows::decode_accepted(name.as_bytes(), row.value())).transpose()
-}
-
-fn bounds(range: &NameRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    let from = match &range.after {
-        Some(after) if *after >= range.prefix => Bound::Excluded(after.as_slice()),
-        _ => Bound::Included(range.prefix.as_slice()),
-    };
-    (from, Bound::Unbounded)
 }

@@ -36,7 +36,8 @@ const LONG: Duration = Duration::from_millis(2);
 const AWAY: Duration = Duration::from_millis(200);
 
 /// Runs what touches a few pages of the index. These are nearly always in memory, and a thread that may block would
-/// take longer to wake up than to look: so it is done in place, until it turns out to take long.
+/// take longer to wake up than to look: so it is done in place, until it turns out to take long (because of a slow
+/// disk, or because the index's file grows, which nothing else may look at meanwhile).
 #[derive(Debug)]
 pub(crate) struct Brief {
     since: Instant,

@@ -16,7 +16,7 @@ async fn all_pages(store: &Store, prefix: &[u8], limit: usize, max_bytes: usize)
         let Paged::Page { entries, more } = page else { panic!("the layout is known") };
         assert!(entries.len() <= limit);
         assert!(!entries.is_empty() || !more, "no progress");
-        names.extend(entries.into_iter().map(|(name, _)| name));
+        names.extend(entries.into_iter().map(|shown| shown.name));
         if !more {
             return names;
         }

@@ -16,8 +16,8 @@ use redb::{Builder, ReadableTable as _, TableDefinition};
 use super::{CrashDisk, ME, NO_LAYOUT, accepted, ballot, chunk, crash_disk::Cut, name, open_on};
 use crate::{
     Accept, Error, Learn, Paged, Prepare, Purge, ReadReply, Store,
-    index::{self, BY_PARTITION, META, OWED, PRINTS, PURGED, REFS, REGISTERS, TOMBS, VOID},
-    rows,
+    index::{self, BY_PARTITION, LISTED, META, OWED, PRINTS, PURGED, REFS, REGISTERS, TOMBS, VOID},
+    listed, rows,
 };
 
 const V1: LayoutVersion = LayoutVersion(1);
@@ -62,6 +62,24 @@ async fn check_prints(store: &Store) {
         let held = store.peek(name.clone()).await.unwrap().expect("a tombstone's row");
         assert_eq!((held.ballot, held.value.state), (*ballot, State::Absent));
     }
+    let listed = |_: &crate::shared::Shared, txn: &redb::ReadTransaction| {
+        let (mut kept, mut wanted) = (BTreeMap::new(), BTreeMap::new());
+        for row in txn.open_table(LISTED)?.iter()? {
+            let (key, row) = row?;
+            kept.insert(key.value().to_vec(), row.value().to_vec());
+        }
+        for row in txn.open_table(REGISTERS)?.iter()? {
+            let (key, row) = row?;
+            let name = rows::decode_name(key.value())?;
+            if name.layout_version().is_none() {
+                let held = rows::decode_accepted(key.value(), row.value())?;
+                wanted.insert(key.value().to_vec(), listed::encode(&name, &held));
+            }
+        }
+        Ok((kept, wanted))
+    };
+    let (kept, wanted) = store.look(listed).await.unwrap();
+    assert_eq!(kept, wanted);
     let owed = store.owed(None, None, 4096).await.unwrap().len() as u64;
     assert_eq!(store.owed_counts().await.unwrap().iter().map(|(_, count)| count).sum::<u64>(), owed);
 }
@@ -228,13 +246,23 @@ fn back_to_format_1(path: &std::path::Path) {
     txn.delete_table(VOID).unwrap();
     txn.delete_table(PRINTS).unwrap();
     txn.delete_table(OWED).unwrap();
+    txn.delete_table(LISTED).unwrap();
     txn.open_table(OLD).unwrap().insert((1, [7].as_slice()), (1, 2, 3)).unwrap();
     txn.open_table(META).unwrap().insert("format", 1u64.to_le_bytes().as_slice()).unwrap();
     txn.commit().unwrap();
 }
 
+/// The index as format 2 had it.
+fn back_to_format_2(path: &std::path::Path) {
+    let database = Builder::new().open(path).unwrap();
+    let txn = database.begin_write().unwrap();
+    assert!(txn.delete_table(LISTED).unwrap());
+    txn.open_table(META).unwrap().insert("format", 2u64.to_le_bytes().as_slice()).unwrap();
+    txn.commit().unwrap();
+}
+
 #[tokio::test]
-async fn an_index_of_format_1_becomes_one_of_format_2() {
+async fn an_index_of_an_older_format_becomes_one_of_todays() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Store::open(dir.path(), super::options());
     let store = open().await.unwrap();
@@ -246,8 +274,14 @@ async fn an_index_of_format_1_becomes_one_of_format_2() {
     let prints = recomputed(&store).await;
     store.close().await.unwrap();
     let index = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
-    let index = index.into_iter().find(|path| path.extension().is_some_and(|e| e == "redb" || e == "db"));
-    back_to_format_1(&index.expect("the index's file"));
+    let mut index = index.into_iter();
+    let index = index.find(|path| path.extension().is_some_and(|e| e == "redb" || e == "db"));
+    let index = index.expect("the index's file");
+    back_to_format_2(&index);
+    let store = open().await.unwrap();
+    check_prints(&store).await;
+    store.close().await.unwrap();
+    back_to_format_1(&index);
     let store = open().await.unwrap();
     check_prints(&store).await;
     assert_eq!(recomputed(&store).await, prints);
@@ -292,9 +326,15 @@ proptest! {
 #[test]
 fn the_names_of_the_tables_are_kept() {
     // What is on people's disks.
-    let names =
-        [TOMBS.to_string(), PURGED.to_string(), VOID.to_string(), PRINTS.to_string(), OWED.to_string()];
-    let starts = ["tombs", "purged", "void", "prints", "owed"];
+    let names = [
+        TOMBS.to_string(),
+        PURGED.to_string(),
+        VOID.to_string(),
+        PRINTS.to_string(),
+        OWED.to_string(),
+        LISTED.to_string(),
+    ];
+    let starts = ["tombs", "purged", "void", "prints", "owed", "listed"];
     assert!(names.iter().zip(starts).all(|(name, start)| name.starts_with(start)), "{names:?}");
-    assert_eq!(index::FORMAT, 2);
+    assert_eq!(index::FORMAT, 3);
 }

@@ -181,6 +181,11 @@ async fn a_promise_waits_for_what_is_on_its_way_to_the_same_register_only() {
     let store = open_on(dir.path(), &disk, None).unwrap();
     // From here on the ceiling is above what follows.
     store.prepare(NO_LAYOUT, name("other"), ballot(1)).await.unwrap();
+    // And there are free pages: while its file grows, the index lets nobody look.
+    let filler = "x".repeat(60_000);
+    for (counter, text) in [(1, filler.as_str()), (2, ""), (3, ""), (4, "")] {
+        store.accept(NO_LAYOUT, name("filler"), accepted(counter, text)).await.unwrap();
+    }
     let mut held = disk.hold_next_sync();
     let accepting = tokio::spawn({
         let store = store.clone();
