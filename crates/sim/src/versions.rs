@@ -34,7 +34,9 @@ pub(crate) struct Book(RefCell<BTreeMap<(String, WriteId), Version>>);
 
 impl Book {
     fn put(&self, key: &str, id: WriteId, value: Option<Value>) {
-        self.0.borrow_mut().insert((key.to_owned(), id), Version { value, fate: Fate::Kept });
+        let mut book = self.0.borrow_mut();
+        // Someone may have seen it in a list and removed it before its put was answered.
+        book.entry((key.to_owned(), id)).or_insert(Version { value, fate: Fate::Kept }).value = value;
     }
 
     fn get(&self, key: &str, id: WriteId) -> Option<Version> {
@@ -42,9 +44,8 @@ impl Book {
     }
 
     fn set(&self, key: &str, id: WriteId, fate: Fate) {
-        if let Some(version) = self.0.borrow_mut().get_mut(&(key.to_owned(), id)) {
-            version.fate = fate;
-        }
+        let mut book = self.0.borrow_mut();
+        book.entry((key.to_owned(), id)).or_insert(Version { value: None, fate }).fate = fate;
     }
 
     fn of(&self, key: &str, fate: Fate) -> Vec<(WriteId, Option<Value>)> {
@@ -222,7 +223,10 @@ impl User {
         let object = match self.node.get("default", key, None, Consistency::Linearizable).await {
             Ok(object) => object,
             Err(Error::NotFound { .. }) => return,
-            Err(error) => return drop(self.heard::<()>("read", Err(error))),
+            Err(error) => {
+                self.heard::<()>("read", Err(error));
+                return;
+            }
         };
         let (etag, size) = (object.info.etag, object.info.size);
         let Some(bytes) = self.heard("read", read_all(object).await) else { return };
