@@ -21,6 +21,7 @@ use crate::{
     content::Content,
     error::Error,
     inner::{Inner, Message, object_of},
+    stray::Beside,
     sys,
 };
 
@@ -189,8 +190,12 @@ impl Check<'_> {
             Some((bucket, key, _)) => RegisterName::object(bucket, &key)?,
             None => name.clone(),
         };
+        // What is no version of its own is checked elsewhere, or is nothing.
         if name.version_parts().is_some()
-            && self.inner.is_stray(&sealed_under, &record, version).await.unwrap_or(false)
+            && matches!(
+                self.inner.beside(&sealed_under, &record, version).await,
+                Ok(Beside::Copy | Beside::Stray)
+            )
         {
             return Ok(());
         }

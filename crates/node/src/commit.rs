@@ -134,7 +134,8 @@ impl Inner {
                 let current = object_of(found)?;
                 check(terms.condition, current.as_ref())?;
                 let written_by = found.and_then(Value::write_id);
-                let stays = current.as_ref().is_some_and(|(there, _)| there.mark.stays(terms.versioning));
+                let stays = current.as_ref().is_some_and(|(there, _)| there.mark.stays(terms.versioning))
+                    && !pando_core::mutant("replace-unarchived");
                 let kept = match free.filter(|(write, _)| stays && *write == written_by) {
                     Some((_, kept)) => kept,
                     None if stays => return Err(Refusal::Archive),
@@ -178,7 +179,8 @@ impl Inner {
         let archived = self.change_in_turn(&aside, WriteId(sys::random()), how, |found| {
             match (found, object_of(found)?) {
                 (None, _) => Ok(State::Present(bytes.clone())),
-                (Some(_), None) => Err(NotArchived::Condemned),
+                (Some(_), None) if !pando_core::mutant("archive-condemned") => Err(NotArchived::Condemned),
+                (Some(_), None) => Ok(State::Present(bytes.clone())),
                 // What is current was changed in place since.
                 (Some(_), Some((there, _))) if there.mark.revision < record.mark.revision => {
                     Ok(State::Present(bytes.clone()))

@@ -90,6 +90,14 @@ impl Key {
     }
 }
 
+/// The first key with its current version, if it is wanted.
+fn pop_if(
+    currents: &mut VecDeque<(String, Summary)>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Option<(String, Summary)> {
+    currents.front().is_some_and(|(key, _)| is_wanted(key)).then(|| currents.pop_front()).flatten()
+}
+
 impl Listing<'_> {
     async fn run(&mut self) -> Result<(), Error> {
         let objects = Bytes::from(RegisterName::object_prefix(self.bucket, &self.query.prefix)?);
@@ -100,7 +108,8 @@ impl Listing<'_> {
             match (common, version) {
                 (Some(common), None) => self.folder = Some(common),
                 (_, Some(version)) if key.starts_with(&self.query.prefix) => {
-                    if !self.rest_of(key, *version).await? {
+                    let goes_on = self.rest_of(key, *version).await?;
+                    if !goes_on {
                         return Ok(());
                     }
                 }
@@ -183,7 +192,7 @@ impl Listing<'_> {
                     {
                         return Ok(false);
                     }
-                    let current = match currents.pop_front_if(|(next, _)| *next == key) {
+                    let current = match pop_if(&mut currents, |next| next == key) {
                         Some((_, current)) => Some(current),
                         // It was put since the currents were listed.
                         None => self.current(&RegisterName::object(self.bucket, &key)?).await?,
@@ -202,9 +211,7 @@ impl Listing<'_> {
 
     /// The keys below `key` that have a current version only. `false`: the page is full.
     fn before(&mut self, currents: &mut VecDeque<(String, Summary)>, key: Option<&str>) -> bool {
-        while let Some((next, current)) =
-            currents.pop_front_if(|(next, _)| key.is_none_or(|key| next.as_str() < key))
-        {
+        while let Some((next, current)) = pop_if(currents, |next| key.is_none_or(|key| next < key)) {
             if !self.close(Key::new(next, Some(current), u64::MAX, self.limit + 1)) {
                 return false;
             }

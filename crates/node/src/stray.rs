@@ -20,20 +20,33 @@ use crate::{
 /// How long between two looks for strays: they cost a register each, and are rare.
 const SWEEP: Duration = Duration::from_secs(3600);
 
+/// What a record in a register of its own is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// A version that is not current.
+    Version,
+    /// A copy of what is current.
+    Copy,
+    /// Nothing to anyone.
+    Stray,
+}
+
 impl Inner {
-    /// Whether a version that was found in a register of its own is a stray.
-    pub(crate) async fn is_stray(
+    /// What a version is that was found in a register of its own.
+    pub(crate) async fn beside(
         self: &Arc<Self>,
         name: &RegisterName,
         record: &Record,
         version: WriteId,
-    ) -> Result<bool, Error> {
-        if !record.mark.null {
-            return Ok(false);
-        }
+    ) -> Result<Beside, Error> {
         let found = self.read(name).await?;
         let current = object_of(found.as_ref().map(|accepted| &accepted.value))?;
-        Ok(current.is_none_or(|(current, id)| id != version && !counts(true, version, current.mark.null_at)))
+        let null_at = current.as_ref().and_then(|(current, _)| current.mark.null_at);
+        Ok(match current {
+            Some((_, id)) if id == version => Beside::Copy,
+            _ if counts(record.mark.null, version, null_at) => Beside::Version,
+            _ => Beside::Stray,
+        })
     }
 }
 
@@ -74,7 +87,7 @@ async fn look_at(inner: &Arc<Inner>, aside: &RegisterName) -> Result<(), Error> 
     let Some((bucket, key, id)) = aside.version_parts() else { return Ok(()) };
     let name = RegisterName::object(bucket, &key)?;
     let Some(record) = inner.read_aside(&name, &id).await? else { return Ok(()) };
-    if inner.is_stray(&name, &record, id).await? {
+    if inner.beside(&name, &record, id).await? == Beside::Stray {
         tracing::info!(version = %aside, "a null version that was replaced is removed");
         inner.drop_aside(aside).await?;
         inner.forget_version(&record, id);

@@ -14,5 +14,6 @@ pub mod rng;
 pub mod runner;
 pub mod schedule;
 mod users;
+mod versions;
 pub mod worker;
 pub mod world;

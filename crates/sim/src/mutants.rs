@@ -92,6 +92,25 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("read-trusts-one", Profile::HotKey, 300, "a read takes one owner's answer for chosen"),
     mutant("release-current", Profile::Calm, 100, "collection frees the chunks of versions that are current"),
     mutant("purge-without-grace", Profile::Deletes, 300, "a tombstone is forgotten at once"),
+    mutant("replace-unarchived", Profile::Versions, 20, "what is current is replaced without being archived"),
+    mutant(
+        "promote-over-anything",
+        Profile::Versions,
+        50,
+        "an older version becomes current again over what was put meanwhile",
+    ),
+    mutant(
+        "archive-condemned",
+        Profile::Versions,
+        300,
+        "a version that was removed for good is archived by who is late",
+    ),
+    mutant(
+        "remove-without-renewing",
+        Profile::Versions,
+        300,
+        "the object is not written again when an older version is removed",
+    ),
 ];
 
 /// The mutant of this name.

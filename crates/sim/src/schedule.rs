@@ -203,6 +203,8 @@ pub enum Profile {
     Deletes,
     /// All of it.
     Everything,
+    /// The bucket keeps versions.
+    Versions,
 }
 
 impl Profile {
@@ -234,6 +236,7 @@ impl Profile {
             Self::Moving => "moving",
             Self::Deletes => "deletes",
             Self::Everything => "everything",
+            Self::Versions => "versions",
         }
     }
 }
@@ -251,7 +254,7 @@ impl FromStr for Profile {
 }
 
 /// Every profile, with how often of 100 it is drawn.
-pub const PROFILES: [(Profile, u64); 10] = [
+pub const PROFILES: [(Profile, u64); 11] = [
     (Profile::Calm, 4),
     (Profile::Partitions, 12),
     (Profile::Crashes, 14),
@@ -261,7 +264,8 @@ pub const PROFILES: [(Profile, u64); 10] = [
     (Profile::HotKey, 10),
     (Profile::Moving, 8),
     (Profile::Deletes, 10),
-    (Profile::Everything, 12),
+    (Profile::Everything, 6),
+    (Profile::Versions, 6),
 ];
 
 /// How many copies of everything.

@@ -8,6 +8,8 @@ use crate::{
     client::{Client, Intent, What, key},
     history::{Kind, Outcome, Value},
     rng::Rng,
+    schedule::Profile,
+    versions,
     world::State,
 };
 
@@ -20,6 +22,12 @@ pub(crate) fn start(state: &Rc<State>, machine: u32, node: &Node) {
         let (state, node) = (Rc::clone(state), node.clone());
         // A client that starts anew (its machine did) goes another way than before.
         let mut rng = Rng::of(state.plan.seed ^ state.micros(), 100 + u64::from(number));
+        if state.plan.profile == Profile::Versions {
+            tokio::task::spawn_local(async move {
+                versions::User { state, number, node }.run(&mut rng).await;
+            });
+            continue;
+        }
         tokio::task::spawn_local(async move {
             let mut user =
                 User { client: Client::new(&state.plan, number, &mut rng), state, machine, number, node };
@@ -235,7 +243,7 @@ fn check_bytes(
 }
 
 /// The bytes of a value: its number, then what looks random.
-fn content(value: Value, size: u64) -> Vec<u8> {
+pub(crate) fn content(value: Value, size: u64) -> Vec<u8> {
     let mut bytes = vec![0; size as usize];
     blake3::Hasher::new().update(&value.0.to_le_bytes()).finalize_xof().fill(&mut bytes);
     let head = value.0.to_le_bytes();

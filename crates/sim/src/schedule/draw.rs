@@ -106,6 +106,23 @@ fn stories(profile: Profile) -> (&'static [(Story, u64)], (u32, u32)) {
             ],
             (3, 8),
         ),
+        Profile::Versions => (
+            &[
+                (Partition, 4),
+                (OneWay, 2),
+                (Slow, 1),
+                (Pause, 3),
+                (Crash, 5),
+                (PowerCut, 1),
+                (CrashLoop, 2),
+                (BitRot, 1),
+                (Clock, 2),
+                (Join, 1),
+                (Drain, 1),
+                (Check, 1),
+            ],
+            (4, 12),
+        ),
         Profile::Everything => (
             &[
                 (Partition, 3),

@@ -9,7 +9,8 @@ use super::{State, machine_name};
 use crate::{
     client::key,
     history::{Kind, Outcome},
-    users,
+    schedule::Profile,
+    users, versions,
 };
 
 /// Looks whether the world is in order; called again and again on one node, once the clients have ended.
@@ -65,6 +66,12 @@ async fn in_order(state: &Rc<State>, node: &Node) -> Result<(), String> {
         if tombstones > 0 {
             return Err(format!("{tombstones} tombstones are left on machine {number}"));
         }
+    }
+    if state.plan.profile == Profile::Versions {
+        for (number, node) in state.up() {
+            versions::check(state, number, &node).await?;
+        }
+        return Ok(());
     }
     for (number, node) in state.up() {
         for key in (0..state.plan.all_keys()).map(key) {

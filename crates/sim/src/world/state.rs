@@ -20,6 +20,7 @@ use crate::{
     report::Report,
     rng::Rng,
     schedule::{Fault, Plan},
+    versions::Book,
 };
 
 /// Lines of a trace that are kept when nobody asked for it: the last ones before a violation.
@@ -64,6 +65,7 @@ pub(crate) struct State {
     operations: RefCell<Vec<Operation>>,
     written: RefCell<BTreeMap<Value, u64>>,
     etags: RefCell<BTreeMap<[u8; 16], Value>>,
+    pub(crate) book: Book,
     tickets: RefCell<BTreeMap<u32, Option<Ticket>>>,
     wants: RefCell<Vec<Want>>,
     events: RefCell<BTreeMap<String, u64>>,
@@ -88,6 +90,7 @@ impl State {
             operations: RefCell::default(),
             written: RefCell::default(),
             etags: RefCell::default(),
+            book: Book::default(),
             tickets: RefCell::default(),
             wants: RefCell::default(),
             events: RefCell::default(),
