@@ -102,13 +102,13 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "archive-condemned",
         Profile::Versions,
-        300,
+        100,
         "a version that was removed for good is archived by who is late",
     ),
     mutant(
         "remove-without-renewing",
         Profile::Versions,
-        300,
+        100,
         "the object is not written again when an older version is removed",
     ),
 ];
