@@ -9,6 +9,7 @@ use pando_core::{
     name::RegisterName,
     ticket::Ticket,
 };
+use pando_gateway::LONGEST_LINK;
 
 use crate::{control::message::Range, exit, units};
 
@@ -33,6 +34,13 @@ shares a prefix, or {bucket, created} for buckets; and stale: true with --stale.
 const JSON_STAT: &str = "\
 With --json: {bucket, key, size, blake3, etag, modified, content_type, meta}, and stale: true with --stale;
 blake3 is null for an object that was uploaded in parts";
+const JSON_SHARE: &str = "\
+The link leads to the S3 of this node, which must be on. It is signed with an access key of its own, named
+\"share links of BUCKET\", which may read that bucket only and is made when it is first needed: `pando key rm` of
+that key ends all links to the bucket within seconds. For an object that is public anyway, its plain address is
+printed, which does not expire.
+
+With --json: {bucket, key, url, public, expires}; `expires` is null if it is public";
 const JSON_RM: &str = "With --json, one line each: {bucket, key, removed}";
 const JSON_BUCKET: &str = "\
 With --json: {bucket} for `create`; {bucket, created}, a line each, for `ls`; {bucket, removed} for `rm`";
@@ -133,6 +141,9 @@ pub(crate) enum Command {
     /// Show what is known of an object
     #[command(after_help = JSON_STAT)]
     Stat(Stat),
+    /// Print a link by which anyone may read an object for a while
+    #[command(after_help = JSON_SHARE)]
+    Share(Share),
     /// Remove objects
     #[command(after_help = JSON_RM)]
     Rm(Rm),
@@ -366,6 +377,20 @@ pub(crate) struct Stat {
     pub(crate) stale: bool,
 }
 
+/// `share`
+#[derive(Debug, Args)]
+pub(crate) struct Share {
+    /// Which object
+    #[arg(value_name = "BUCKET/KEY", value_parser = parse_object)]
+    pub(crate) object: Place,
+    /// For how long, like 15m, 1h or 7d, which is the most
+    #[arg(long, value_name = "DURATION", value_parser = parse_link, default_value = "7d")]
+    pub(crate) expires: Duration,
+    /// Where people reach S3, as HOST:PORT or a URL of it [default: where this node serves it]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
+}
+
 /// `rm`
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
@@ -487,6 +512,14 @@ fn parse_object(text: &str) -> Result<Place, String> {
         return Err(format!("a key is missing: write {}/KEY", place.bucket));
     }
     Ok(place)
+}
+
+fn parse_link(text: &str) -> Result<Duration, String> {
+    match units::parse_duration(text)? {
+        Duration::ZERO => Err("a link that is never good is none".into()),
+        time if time > LONGEST_LINK => Err("a link is good for 7d at most".into()),
+        time => Ok(time),
+    }
 }
 
 fn parse_etag(text: &str) -> Result<String, String> {

@@ -66,6 +66,7 @@ async fn command(cli: Cli, out: &mut Output) -> anyhow::Result<()> {
         Command::Put(put) => commands::put::run(put, &data, out).await,
         Command::Get(get) => commands::get::run(get, &data, out).await,
         Command::Ls(ls) => commands::list::run(ls, &data, out).await,
+        Command::Share(share) => commands::share::run(share, &data, out).await,
         Command::Stat(stat) => commands::stat::run(stat, &data, out).await,
         Command::Rm(rm) => commands::remove::run(rm, &data, out).await,
         Command::Status => commands::status::run(&data, out).await,

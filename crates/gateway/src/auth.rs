@@ -1,30 +1,22 @@
 //! Who asks, and whether they may: access keys, looked up in the network, and what their grants allow.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, OnceLock};
 
+use http::Uri;
 use pando_core::access::{Grants, Right};
 use pando_node::{AccessKey, Error, Node};
 use s3s::{
-    S3ErrorCode, S3Result,
+    S3Error, S3ErrorCode, S3Result,
     access::{S3Access, S3AccessContext},
     auth::{S3Auth, SecretKey},
     path::S3Path,
 };
-use tokio::sync::Semaphore;
 
-use crate::error::{of_node, refuse};
-
-/// For how long a key that was looked up is good: so long may a removed key go on, and no request waits for a look-up
-/// of its own.
-const FRESH: Duration = Duration::from_secs(5);
-/// Keys that are remembered.
-const REMEMBERED: usize = 1024;
-/// Keys that are looked up at once: each asks the key's owners, and anyone may invent an id.
-const LOOKUPS: usize = 16;
+use crate::{
+    buckets::Buckets,
+    error::{of_node, refuse},
+    remember::Memory,
+};
 
 /// Who makes a request.
 #[derive(Clone, Debug)]
@@ -33,9 +25,21 @@ pub(crate) struct Caller {
     pub(crate) key: Option<String>,
     /// What it allows.
     pub(crate) grants: Grants,
+    /// Whether the caller may read something and may not know what else there is.
+    blind: bool,
+}
+
+/// What who shows no key is told, of all that is not public and of all that is not there.
+pub(crate) fn denied() -> S3Error {
+    refuse(S3ErrorCode::AccessDenied, "this needs an access key: sign the request, or use a presigned URL")
 }
 
 impl Caller {
+    /// Whether the caller may read something and may not know what else there is.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.blind
+    }
+
     /// Fails if the caller may not do this with that bucket.
     pub(crate) fn check(&self, bucket: &str, right: Right) -> S3Result<()> {
         if self.grants.allow(bucket, right) {
@@ -65,53 +69,73 @@ impl Operation {
     }
 }
 
-/// The access keys that this gateway met lately.
+/// The access keys that this gateway met lately, and what buckets let those do who have none.
 #[derive(Clone)]
 pub(crate) struct Keys(Arc<Inner>);
 
 struct Inner {
     node: Node,
-    known: Mutex<HashMap<String, (Instant, AccessKey)>>,
-    lookups: Semaphore,
+    known: Memory<AccessKey>,
+    buckets: Buckets,
 }
 
 impl Keys {
-    pub(crate) fn new(node: Node) -> Self {
-        Self(Arc::new(Inner { node, known: Mutex::default(), lookups: Semaphore::new(LOOKUPS) }))
+    pub(crate) fn new(node: Node, buckets: Buckets) -> Self {
+        Self(Arc::new(Inner { node, known: Memory::default(), buckets }))
     }
 
-    fn remembered(&self, id: &str) -> Option<AccessKey> {
-        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(id).filter(|(since, _)| since.elapsed() < FRESH).map(|(_, key)| key.clone())
-    }
-
-    /// The key with this id, as it was at most [`FRESH`] ago.
+    /// The key with this id, as it was at most five seconds ago.
     pub(crate) async fn get(&self, id: &str) -> S3Result<AccessKey> {
-        if let Some(key) = self.remembered(id) {
-            return Ok(key);
-        }
-        let _place = self.0.lookups.acquire().await.map_err(|_| of_node(Error::Stopping))?;
-        if let Some(key) = self.remembered(id) {
-            return Ok(key);
-        }
-        let looked_up = Instant::now();
-        let key = match self.0.node.access_key(id).await {
-            Ok(key) => key,
-            Err(Error::NoSuchKey(_)) => {
-                let why = "there is no such access key in this network; `pando key create` makes one";
-                return Err(refuse(S3ErrorCode::InvalidAccessKeyId, why));
-            }
-            Err(error) => return Err(of_node(error)),
+        let look_up = async {
+            self.0.node.access_key(id).await.map_err(|error| match error {
+                Error::NoSuchKey(_) => {
+                    let why = "there is no such access key in this network; `pando key create` makes one";
+                    refuse(S3ErrorCode::InvalidAccessKeyId, why)
+                }
+                error => of_node(error),
+            })
         };
-        let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.retain(|_, (since, _)| since.elapsed() < FRESH);
-        }
-        if known.len() < REMEMBERED {
-            known.insert(id.to_owned(), (looked_up, key.clone()));
-        }
-        Ok(key)
+        self.0.known.get(id, look_up).await
     }
+
+    /// One who shows no key: what is public may be got and listed, and nothing else is told of.
+    async fn stranger(&self, operation: &str, path: &S3Path, uri: &Uri) -> S3Result<Caller> {
+        let (bucket, key) = match path {
+            S3Path::Root => return Err(denied()),
+            S3Path::Bucket { bucket } => (bucket, None),
+            S3Path::Object { bucket, key } => (bucket, Some(key)),
+        };
+        let lists = ["ListObjects", "ListObjectsV2", "HeadBucket", "GetBucketLocation"].contains(&operation);
+        let reads = ["GetObject", "HeadObject"].contains(&operation);
+        if !lists && !reads {
+            return Err(denied());
+        }
+        let open = self.0.buckets.get(bucket).await?.ok_or_else(denied)?;
+        let may = match key {
+            Some(key) => reads && open.may_read(key),
+            None => lists && open.may_list(),
+        };
+        if !may {
+            return Err(denied());
+        }
+        check_query(uri)?;
+        Ok(Caller { key: None, grants: Grants::Buckets(Vec::new()), blind: !open.may_list() })
+    }
+}
+
+/// What a request without a signature may not ask for, as in S3: other headers of the answer, since the link could
+/// then show the owner's site as something else; and versions, which a policy would have to grant apart.
+fn check_query(uri: &Uri) -> S3Result<()> {
+    for (name, _) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        if name.starts_with("response-") {
+            let why = "requests without a signature can't choose headers of the answer (response-…)";
+            return Err(refuse(S3ErrorCode::InvalidRequest, why));
+        }
+        if name == "versionId" {
+            return Err(denied());
+        }
+    }
+    Ok(())
 }
 
 #[async_trait::async_trait]
@@ -148,28 +172,20 @@ impl S3Access for Keys {
             slot.set(&operation);
         }
         let key = context.credentials().map(|credentials| credentials.access_key.clone());
-        let grants = match &key {
-            Some(id) => self.get(id).await?.info.grants,
-            None => Grants::Buckets(Vec::new()),
+        let caller = match key {
+            None => self.stranger(&operation, &path, context.uri()).await?,
+            Some(id) => {
+                let grants = self.get(&id).await?.info.grants;
+                Caller { key: Some(id), grants, blind: false }
+            }
         };
-        let caller = Caller { key, grants };
-        allow(&caller, &operation, &path)?;
+        if caller.key.is_some()
+            && let S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } = &path
+        {
+            caller.check(bucket, right_for(&operation))?;
+        }
         context.extensions_mut().insert(caller);
         Ok(())
-    }
-}
-
-/// Fails if the caller may not do this there. Who shows no key may do nothing.
-fn allow(caller: &Caller, operation: &str, path: &S3Path) -> S3Result<()> {
-    match path {
-        _ if caller.key.is_none() => {
-            let why = "this needs an access key: sign the request, or use a presigned URL";
-            Err(refuse(S3ErrorCode::AccessDenied, why))
-        }
-        S3Path::Root => Ok(()),
-        S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => {
-            caller.check(bucket, right_for(operation))
-        }
     }
 }
 

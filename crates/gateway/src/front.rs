@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -15,7 +15,6 @@ use pando_node::Node;
 use s3s::{
     Body, HttpResponse, S3Error, S3ErrorCode,
     config::{S3Config, StaticConfigProvider},
-    host::MultiDomain,
     service::{S3Service, S3ServiceBuilder},
     validation::NameValidation,
 };
@@ -23,9 +22,12 @@ use s3s::{
 use crate::{
     StartError,
     auth::{Keys, Operation},
+    buckets::{Buckets, Open},
+    chunked, cors,
     error::refuse,
+    hosts::Hosts,
     metrics::Metrics,
-    s3::Face,
+    s3::{Face, forget_odd_range},
     signed,
     wire::PatientBody,
 };
@@ -39,9 +41,16 @@ pub(crate) struct Front {
     metrics: Arc<Metrics>,
     /// Whether `/health` and `/metrics` are here.
     pages: bool,
-    s3: Option<S3Service>,
+    s3: Option<S3>,
     /// Ids of requests: where they start differs with each start.
     requests: AtomicU64,
+}
+
+/// The S3 face, and what is looked at before and after it.
+struct S3 {
+    service: S3Service,
+    buckets: Buckets,
+    hosts: Hosts,
 }
 
 /// Which names can be buckets is said by the node.
@@ -61,19 +70,19 @@ impl Front {
         pages: bool,
         domains: &[String],
     ) -> Result<Self, StartError> {
-        let keys = Keys::new(node.clone());
-        let mut builder = S3ServiceBuilder::new(Face { node: node.clone(), metrics: metrics.clone() });
+        let (buckets, hosts) = (Buckets::new(node.clone()), Hosts::new(domains)?);
+        let keys = Keys::new(node.clone(), buckets.clone());
+        let face = Face { node: node.clone(), metrics: metrics.clone(), buckets: buckets.clone() };
+        let mut builder = S3ServiceBuilder::new(face);
         builder.set_auth(keys.clone());
         builder.set_access(keys);
         builder.set_validation(Names);
+        builder.set_host(hosts.clone());
         let mut config = S3Config::default();
         config.xml_max_body_size = XML;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-        if !domains.is_empty() {
-            let hosts = MultiDomain::new(domains).map_err(|_| StartError::Domain(domains.join(", ")))?;
-            builder.set_host(hosts);
-        }
-        Ok(Self { node, metrics, pages, s3: Some(builder.build()), requests: first_request() })
+        let s3 = Some(S3 { service: builder.build(), buckets, hosts });
+        Ok(Self { node, metrics, pages, s3, requests: first_request() })
     }
 
     /// The pages, and nothing else.
@@ -103,33 +112,17 @@ impl Front {
     }
 
     async fn respond(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
+        let is_of_bucket = self.s3.as_ref().is_some_and(|s3| s3.hosts.bucket_of(request.headers()).is_some());
         if self.pages
+            && !is_of_bucket
             && is_for_pages(&request)
             && let Some(page) = self.page(&request, operation).await
         {
             return page;
         }
-        let Some(s3) = &self.s3 else {
-            return text(StatusCode::NOT_FOUND, "there are /health and /metrics here\n");
-        };
-        if let Err(error) = precheck(&request) {
-            return of_error(error);
-        }
-        let is_head = request.method() == Method::HEAD;
-        let mut request = request.map(|body| Body::http_body_unsync(PatientBody::new(body)));
-        request.extensions_mut().insert(operation.clone());
-        match s3.call(request).await {
-            Ok(mut response) => {
-                // `s3s` says so for GET only.
-                if is_head && response.headers().contains_key(header::CONTENT_RANGE) {
-                    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                }
-                response
-            }
-            Err(error) => {
-                tracing::warn!(?error, "a request could not be answered");
-                of_error(S3ErrorCode::InternalError.into())
-            }
+        match &self.s3 {
+            Some(s3) => s3.respond(request, operation).await,
+            None => text(StatusCode::NOT_FOUND, "there are /health and /metrics here\n"),
         }
     }
 
@@ -155,6 +148,74 @@ impl Front {
         match self.node.health() {
             Ok(()) => text(StatusCode::OK, "ok\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        }
+    }
+}
+
+impl S3 {
+    async fn respond(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
+        if let Err(error) = precheck(&request) {
+            return of_error(error);
+        }
+        let bucket = self.bucket_of(&request);
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        if request.method() == Method::OPTIONS {
+            operation.set("Preflight");
+            // A bucket that could not be looked up has no rules that are known.
+            let open = self.open(bucket.as_deref(), true).await;
+            let rules = open.as_ref().and_then(|open| open.cors());
+            return cors::preflight(rules, request.headers()).unwrap_or_else(of_error);
+        }
+        let method = request.method().clone();
+        let mut response = self.serve(request, operation).await;
+        let open = self.open(bucket.as_deref(), origin.is_some()).await;
+        if let Some(rules) = open.as_ref().and_then(|open| open.cors()) {
+            rules.tell(origin.as_ref(), &method, response.headers_mut());
+        }
+        response
+    }
+
+    async fn serve(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
+        let is_head = request.method() == Method::HEAD;
+        let too_slow = Arc::new(AtomicBool::new(false));
+        let request = request.map(|body| PatientBody::new(body, Arc::clone(&too_slow)));
+        let mut request = chunked::bounded(request);
+        forget_odd_range(request.headers_mut());
+        request.extensions_mut().insert(operation.clone());
+        match self.service.call(request).await {
+            // `s3s` does not know why a body failed that it wanted whole.
+            Ok(response)
+                if too_slow.load(Ordering::Relaxed)
+                    && response.status() == StatusCode::INTERNAL_SERVER_ERROR =>
+            {
+                of_error(refuse(S3ErrorCode::RequestTimeout, "the request's body came too slowly"))
+            }
+            Ok(mut response) => {
+                // `s3s` says so for GET only.
+                if is_head && response.headers().contains_key(header::CONTENT_RANGE) {
+                    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                }
+                response
+            }
+            Err(error) => {
+                tracing::warn!(?error, "a request could not be answered");
+                of_error(S3ErrorCode::InternalError.into())
+            }
+        }
+    }
+
+    /// The bucket that a request is about, if there may be one of that name.
+    fn bucket_of(&self, request: &Request<Incoming>) -> Option<String> {
+        let in_path = || request.uri().path().strip_prefix('/')?.split('/').next().map(str::to_owned);
+        let bucket = self.hosts.bucket_of(request.headers()).or_else(in_path)?;
+        Names.validate_bucket_name(&bucket).then_some(bucket)
+    }
+
+    /// What is known of that bucket; asking the network only if `ask`.
+    async fn open(&self, bucket: Option<&str>, ask: bool) -> Option<Arc<Open>> {
+        match ask {
+            true => self.buckets.get(bucket?).await.ok().flatten(),
+            false => self.buckets.remembered(bucket?),
         }
     }
 }

@@ -6,10 +6,16 @@
 
 mod auth;
 mod body;
+mod buckets;
+mod chunked;
+mod cors;
 mod digest;
 mod error;
 mod front;
+mod hosts;
+mod link;
 mod metrics;
+mod remember;
 mod s3;
 mod server;
 mod signed;
@@ -19,6 +25,8 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use pando_node::Node;
 use tokio::net::TcpListener;
+
+pub use link::{Address, LONGEST_LINK, Link, share};
 
 use crate::{front::Front, metrics::Metrics, server::Server};
 

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,6 +26,15 @@ pub(crate) struct Metrics {
     bytes_out: AtomicU64,
     connections: AtomicI64,
     refused: AtomicU64,
+}
+
+/// A connection that is open.
+pub(crate) struct Connected(Arc<Metrics>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -59,8 +68,10 @@ impl Metrics {
         self.bytes_out.fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(crate) fn connected(&self, change: i64) {
-        self.connections.fetch_add(change, Ordering::Relaxed);
+    /// A connection was taken; it counts until what is returned is dropped, also by a panic.
+    pub(crate) fn connected(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(Arc::clone(self))
     }
 
     pub(crate) fn refused(&self) {

@@ -88,12 +88,11 @@ async fn accept(
             metrics.refused();
             continue;
         };
-        let (front, tls, metrics, stopping) = (front.clone(), tls.clone(), metrics.clone(), stopping.clone());
+        let (front, tls, connected, stopping) =
+            (front.clone(), tls.clone(), metrics.connected(), stopping.clone());
         connections.spawn(async move {
-            metrics.connected(1);
             serve(stream, front, tls, stopping).await;
-            metrics.connected(-1);
-            drop(place);
+            drop((connected, place));
         });
     }
     drop(listener);

@@ -14,12 +14,13 @@ const LONGEST: u64 = 7 * 24 * 3600;
 
 /// Checks the form of a request's signature, if it has one.
 pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
-    let query = uri.query().unwrap_or_default();
+    // Decoded, as `s3s` reads them: a name with a letter in another spelling is still that name.
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let parameters: Vec<_> = form_urlencoded::parse(query).collect();
     let parameter = |wanted: &str| {
-        query.split('&').find_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (name == wanted).then_some(value)
-        })
+        let mut found = parameters.iter().filter(|(name, _)| name == wanted).map(|(_, value)| &**value);
+        // What is there twice may be read as either: as none that is good.
+        found.next().map(|value| if found.next().is_some() { "" } else { value })
     };
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
@@ -36,11 +37,8 @@ pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
             let why = format!("X-Amz-Expires is 1 to {LONGEST} seconds (7 days)");
             return Err(refuse(S3ErrorCode::AuthorizationQueryParametersError, why));
         }
-        let scope = parameter("X-Amz-Credential").unwrap_or_default().replace("%2F", "/").replace("%2f", "/");
-        check_scope(&scope)?;
-        let signed =
-            parameter("X-Amz-SignedHeaders").unwrap_or_default().replace("%3B", ";").replace("%3b", ";");
-        return check_headers(&signed, headers);
+        check_scope(parameter("X-Amz-Credential").unwrap_or_default())?;
+        return check_headers(parameter("X-Amz-SignedHeaders").unwrap_or_default(), headers);
     }
     let Some(authorization) = authorization else { return Ok(()) };
     let text = authorization.to_str().map_err(|_| invalid("the Authorization header is not text"))?;
@@ -128,6 +126,22 @@ mod tests {
         let url = "/b/k?X-Amz-Expires=60&X-Amz-Signature=0&X-Amz-SignedHeaders=host&\
                    X-Amz-Credential=P%2F20260101%2Fus-east-1%2Fs3%2Faws4_request";
         assert_eq!(code(url, &[("x-amz-acl", "public-read")]).as_deref(), Some("AccessDenied"));
+    }
+
+    #[test]
+    fn another_spelling_of_the_query_changes_nothing() {
+        let url = "/b/k?X-Amz-Expires=60&%58-Amz-Signature=0&X-Amz-SignedHeaders=host&\
+                   X-Amz-Credential=P%2F20260101%2Fus-east-1%2Fs3%2Faws4_request";
+        assert_eq!(code(url, &[]), None);
+        let copied = [("x-amz-copy-source", "/b/secret")];
+        assert_eq!(code(url, &copied).as_deref(), Some("AccessDenied"));
+        let long = url.replace("Expires=60", "Expires=604801");
+        assert_eq!(code(&long, &[]).as_deref(), Some("AuthorizationQueryParametersError"));
+        let twice = format!("{url}&X-Amz-Expire%73=604801");
+        assert_eq!(code(&twice, &[]).as_deref(), Some("AuthorizationQueryParametersError"));
+        for old in ["/b/k?%53ignature=0", "/b/k?AWSAccessKey%49d=0"] {
+            assert_eq!(code(old, &[]).as_deref(), Some("InvalidRequest"), "{old}");
+        }
     }
 
     #[test]

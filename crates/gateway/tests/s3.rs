@@ -10,7 +10,11 @@ mod buckets;
 mod client;
 #[path = "s3/objects.rs"]
 mod objects;
+#[path = "s3/open.rs"]
+mod open;
 #[path = "s3/pages.rs"]
 mod pages;
+#[path = "s3/settings.rs"]
+mod settings;
 #[path = "s3/uploads.rs"]
 mod uploads;

@@ -66,10 +66,14 @@ fn is_there(found: Option<&Value>) -> bool {
 }
 
 impl Inner {
-    /// See [`crate::Node::create_bucket`].
-    pub(crate) async fn create_bucket(self: &Arc<Self>, bucket: &str) -> Result<(), Error> {
+    /// See [`crate::Node::create_bucket_with`].
+    pub(crate) async fn create_bucket(
+        self: &Arc<Self>,
+        bucket: &str,
+        settings: Settings,
+    ) -> Result<(), Error> {
         let name = RegisterName::bucket(bucket)?;
-        let record = BucketRecord { created: sys::now_ms(), settings: Settings::default() }.encode()?;
+        let record = BucketRecord { created: sys::now_ms(), settings }.encode()?;
         let made = self
             .change(&name, WriteId(sys::random()), |found| match is_there(found) {
                 true => Err(Error::BucketExists(bucket.to_owned())),

@@ -155,7 +155,7 @@ impl Node {
             inner.spawn_until_stopped(members::update_own(Arc::clone(&inner), said));
         }
         if started == Started::Made {
-            inner.create_bucket(FIRST_BUCKET).await?;
+            inner.create_bucket(FIRST_BUCKET, Settings::default()).await?;
         }
         Ok(Node { inner, started, advertised })
     }
@@ -391,7 +391,12 @@ impl Node {
 
     /// Makes a bucket.
     pub async fn create_bucket(&self, bucket: &str) -> Result<(), Error> {
-        self.inner.create_bucket(bucket).await
+        self.create_bucket_with(bucket, Settings::default()).await
+    }
+
+    /// Makes a bucket that behaves so from the first moment.
+    pub async fn create_bucket_with(&self, bucket: &str, settings: Settings) -> Result<(), Error> {
+        self.inner.create_bucket(bucket, settings).await
     }
 
     /// Fails with [`Error::NoSuchBucket`] if there is no such bucket.

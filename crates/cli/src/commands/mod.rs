@@ -15,6 +15,7 @@ pub(crate) mod put;
 pub(crate) mod remove;
 pub(crate) mod remove_node;
 pub(crate) mod scrub;
+pub(crate) mod share;
 pub(crate) mod stat;
 pub(crate) mod status;
 mod table;

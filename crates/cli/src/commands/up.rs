@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     args,
-    control::server::Server,
+    control::{server::Server, share::S3At},
     exit::Failure,
     output::{self, Output},
     signals::Signals,
@@ -69,8 +69,10 @@ async fn serve(
     signals: &mut Signals,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    let server = Server::start(node.clone(), data).context("can't make the control socket")?;
+    let s3 = S3At::default();
+    let server = Server::start(node.clone(), data, s3.clone()).context("can't make the control socket")?;
     let gateway = open(node, faces).await?;
+    s3.set(&gateway);
     let running = async {
         announce(node, &gateway, data, server.path(), out).await?;
         end(node, out).await

@@ -24,6 +24,7 @@ use super::{
     message::{Bucket, Object, Page, Put, PutRequest, Reply, Request, VERSION},
     path::{ShortPath, socket_path},
     report::{Check, CheckProgress, Member, Plan, Problem, Status},
+    share::Link,
     upload::{Upload, upload},
 };
 use crate::exit::{Failure, Kind};
@@ -244,6 +245,14 @@ impl Client {
                 }
                 other => return Err(confused(other)),
             }
+        }
+    }
+
+    /// A link to an object. If the answer is lost, at most a key that signs links was made.
+    pub(crate) async fn share(&mut self, request: &Request) -> anyhow::Result<Link> {
+        match self.ask(request).await? {
+            Reply::Link(link) => Ok(link),
+            other => Err(confused(other)),
         }
     }
 

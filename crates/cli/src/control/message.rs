@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::Key;
 use super::report::{Check, CheckProgress, Member, Plan, Problem, Status};
+use super::share::Link;
 use crate::{exit::Failure, units};
 
 /// The first byte of a connection. A node answers another version with a refusal.
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 5;
 
 /// What a command asks of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ pub(crate) enum Request {
     ListKeys,
     /// → `Done`
     RemoveKey { id: String },
+    /// A link to an object, for people who reach S3 at that address, or where the node serves it. → `Link`
+    Share { bucket: String, key: String, valid_secs: u64, address: Option<String> },
 }
 
 /// What to put where.
@@ -139,6 +142,7 @@ pub(crate) enum Reply {
         keys: Vec<Key>,
         more: bool,
     },
+    Link(Link),
 }
 
 /// What was put.

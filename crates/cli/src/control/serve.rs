@@ -20,6 +20,7 @@ use super::{
     message::{Bucket, ListRequest, Object, Put, PutRequest, Reply, Request, VERSION, consistency},
     places::Places,
     report::{Check, Problem},
+    share::{self, S3At},
 };
 use crate::exit::Failure;
 
@@ -50,6 +51,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 pub(super) struct Service {
     pub(super) node: Node,
     pub(super) places: Arc<Places>,
+    pub(super) s3: S3At,
     /// Whether the node stops.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -122,7 +124,7 @@ async fn serve(
         Request::ListBuckets { stale } => list_buckets(node, stale, writer).await?,
         Request::ListKeys => keys::list(node, writer).await?,
         small => {
-            let answer = answer(node, small).await.unwrap_or_else(Reply::Failed);
+            let answer = answer(service, small).await.unwrap_or_else(Reply::Failed);
             reply(writer, &answer).await?;
         }
     }
@@ -134,7 +136,8 @@ pub(super) async fn reply(writer: &mut WriteHalf<'_>, reply: &Reply) -> io::Resu
 }
 
 /// The requests that are one message each way.
-async fn answer(node: &Node, request: Request) -> Result<Reply, Failure> {
+async fn answer(service: &Service, request: Request) -> Result<Reply, Failure> {
+    let node = &service.node;
     Ok(match request {
         Request::Invite { valid_ms } => {
             Reply::Ticket(node.invite(Duration::from_millis(valid_ms)).await?.to_string())
@@ -168,6 +171,10 @@ async fn answer(node: &Node, request: Request) -> Result<Reply, Failure> {
         }
         Request::CreateKey { name, grants } => keys::create(node, &name, grants).await?,
         Request::RemoveKey { id } => done(node.remove_key(&id).await?),
+        Request::Share { bucket, key, valid_secs, address } => {
+            let valid = Duration::from_secs(valid_secs);
+            share::share(node, &service.s3, (&bucket, &key), valid, address.as_deref()).await?
+        }
         Request::Put(_)
         | Request::Get { .. }
         | Request::ListBuckets { .. }

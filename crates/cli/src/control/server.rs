@@ -20,6 +20,7 @@ use super::{
     path::{ShortPath, socket_path},
     places::Places,
     serve::{self, Service},
+    share::S3At,
 };
 
 /// How long clients in mid-request may finish when the node stops.
@@ -37,11 +38,11 @@ pub(crate) struct Server {
 impl Server {
     /// Makes the socket and serves it. The caller holds the data folder's lock, so a socket that is there
     /// is a dead node's and is replaced.
-    pub(crate) fn start(node: Node, data: &Path) -> io::Result<Self> {
+    pub(crate) fn start(node: Node, data: &Path, s3: S3At) -> io::Result<Self> {
         let path = socket_path(data);
         let listener = bind(&path)?;
         let (stop, stopping) = watch::channel(false);
-        let service = Service { node, places: Arc::default(), stopping };
+        let service = Service { node, places: Arc::default(), s3, stopping };
         let accepting = tokio::spawn(accept(service, listener));
         Ok(Self { path, stop, accepting })
     }

@@ -238,7 +238,7 @@ impl Node {
 
     /// A connection to its control socket, the version byte sent.
     pub(crate) fn connect(&self) -> Socket {
-        Socket::connect(&self.data, 4)
+        Socket::connect(&self.data, 5)
     }
 }
 
@@ -270,8 +270,11 @@ pub(crate) fn grove(size: usize) -> Vec<Node> {
 
 /// Starts `pando up` and waits until it is ready.
 fn up(data: &Path, arguments: &[&str]) -> (Process, Value) {
-    let mut command = pando(["up", "--json", "--listen", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--data"]);
+    let mut command = pando(["up", "--json", "--listen", "127.0.0.1:0", "--data"]);
     command.arg(data).args(arguments);
+    if !arguments.contains(&"--s3") {
+        command.args(["--s3", "127.0.0.1:0"]);
+    }
     let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut stdout = BufReader::new(process.0.stdout.take().unwrap());
     let (sender, receiver) = mpsc::channel();

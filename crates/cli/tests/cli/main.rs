@@ -8,4 +8,5 @@ mod members;
 mod network;
 mod objects;
 mod process;
+mod share;
 mod socket;

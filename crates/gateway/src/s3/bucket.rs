@@ -1,11 +1,11 @@
 //! Buckets: make, remove, list, and what is asked about them.
 
-use pando_core::{access::Right, name::RegisterName};
+use pando_core::{access::Right, bucket::Settings, name::RegisterName};
 use pando_node::{Consistency, Error};
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
-    Face, caller,
+    Face, acl, caller, policy,
     shape::{check_owner, owner, timestamp},
 };
 use crate::error::{of_node, refuse};
@@ -26,13 +26,14 @@ pub(super) async fn create_bucket(
     request: S3Request<CreateBucketInput>,
 ) -> S3Result<S3Response<CreateBucketOutput>> {
     let input = request.input;
-    match input.acl.as_ref().map(BucketCannedACL::as_str) {
-        None | Some(BucketCannedACL::PRIVATE) => {}
-        Some(other) => {
-            let why = format!("the canned ACL {other:?} is not supported: grant access keys rights instead");
-            return Err(refuse(S3ErrorCode::NotImplemented, why));
-        }
-    }
+    acl::check_grants([
+        input.grant_full_control.as_ref(),
+        input.grant_read.as_ref(),
+        input.grant_read_acp.as_ref(),
+        input.grant_write.as_ref(),
+        input.grant_write_acp.as_ref(),
+    ])?;
+    let public = input.acl.as_ref().map(acl::of_canned).transpose()?.unwrap_or(false);
     if input.object_lock_enabled_for_bucket == Some(true) {
         return Err(refuse(S3ErrorCode::NotImplemented, "object lock is not supported"));
     }
@@ -40,7 +41,11 @@ pub(super) async fn create_bucket(
     if input.bucket.parse::<std::net::IpAddr>().is_ok() {
         return Err(refuse(S3ErrorCode::InvalidBucketName, "a bucket's name can't be an address"));
     }
-    face.node.create_bucket(&input.bucket).await.map_err(of_node)?;
+    let mut settings = Settings::default();
+    acl::set(&mut settings, public);
+    policy::settle(&mut settings, &input.bucket);
+    face.node.create_bucket_with(&input.bucket, settings).await.map_err(of_node)?;
+    face.buckets.forget(&input.bucket);
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
 }
 
@@ -50,6 +55,7 @@ pub(super) async fn delete_bucket(
 ) -> S3Result<S3Response<DeleteBucketOutput>> {
     check_owner(request.input.expected_bucket_owner.as_deref())?;
     face.node.remove_bucket(&request.input.bucket).await.map_err(of_node)?;
+    face.buckets.forget(&request.input.bucket);
     Ok(S3Response::with_status(DeleteBucketOutput::default(), http::StatusCode::NO_CONTENT))
 }
 
@@ -70,38 +76,6 @@ pub(super) async fn get_bucket_location(
     check_bucket(face, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
     // Of this region, S3 says nothing.
     Ok(S3Response::new(GetBucketLocationOutput { location_constraint: None }))
-}
-
-pub(super) async fn get_bucket_acl(
-    face: &Face,
-    request: S3Request<GetBucketAclInput>,
-) -> S3Result<S3Response<GetBucketAclOutput>> {
-    let input = request.input;
-    check_bucket(face, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-    let output = GetBucketAclOutput { grants: Some(vec![full_control()]), owner: Some(owner()) };
-    Ok(S3Response::new(output))
-}
-
-/// The one entry of every access control list: who may do what is said by access keys.
-pub(super) fn full_control() -> Grant {
-    let grantee = Grantee {
-        display_name: Some("pando".to_owned()),
-        email_address: None,
-        id: Some("pando".to_owned()),
-        type_: Type::from_static(Type::CANONICAL_USER),
-        uri: None,
-    };
-    Grant { grantee: Some(grantee), permission: Some(Permission::from_static(Permission::FULL_CONTROL)) }
-}
-
-pub(super) async fn get_bucket_versioning(
-    face: &Face,
-    request: S3Request<GetBucketVersioningInput>,
-) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-    let input = request.input;
-    check_bucket(face, &input.bucket, input.expected_bucket_owner.as_deref()).await?;
-    // Nothing said: it was never switched on.
-    Ok(S3Response::new(GetBucketVersioningOutput::default()))
 }
 
 pub(super) async fn list_buckets(

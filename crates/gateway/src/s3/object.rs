@@ -8,10 +8,10 @@ use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, dto::*}
 
 use super::{
     Face,
-    bucket::full_control,
     remove::check_version,
+    resume::goes_on,
     shape::{
-        ReadConditions, Sums, check_owner, etag, etag_of, expires, headers, metadata, owner, tags_of_header,
+        ReadConditions, Sums, check_owner, etag, etag_of, expires, headers, metadata, tags_of_header,
         timestamp, user_meta, write_condition,
     },
 };
@@ -284,9 +284,13 @@ pub(super) async fn get_object(
     let input = request.input;
     check_owner(input.expected_bucket_owner.as_deref())?;
     check_version(input.version_id.as_deref())?;
-    let range = input.range.map(byte_range);
-    let got = face.node.get(&input.bucket, &input.key, range, Consistency::Linearizable).await;
-    let object = got.map_err(of_node)?;
+    let mut range = input.range.map(byte_range);
+    let get = |range| face.node.get(&input.bucket, &input.key, range, Consistency::Linearizable);
+    let mut object = get(range).await.map_err(of_node)?;
+    if range.is_some() && !goes_on(&request.headers, &object.info) {
+        range = None;
+        object = get(None).await.map_err(of_node)?;
+    }
     let info = &object.info;
     ReadConditions {
         if_match: input.if_match.as_ref(),
@@ -296,7 +300,7 @@ pub(super) async fn get_object(
     }
     .check(info)?;
     check_part(input.part_number, input.range, info)?;
-    let is_range = input.range.is_some();
+    let is_range = range.is_some();
     let sums = match input.checksum_mode.is_some() && !is_range {
         true => Sums::of(&info.digests),
         false => Sums::default(),
@@ -378,20 +382,6 @@ pub(super) async fn head_object(
         checksum_sha256: sums.sha256,
         checksum_type: sums.kind,
         ..HeadObjectOutput::default()
-    }))
-}
-
-pub(super) async fn get_object_acl(
-    face: &Face,
-    request: S3Request<GetObjectAclInput>,
-) -> S3Result<S3Response<GetObjectAclOutput>> {
-    let input = request.input;
-    check_owner(input.expected_bucket_owner.as_deref())?;
-    face.node.stat(&input.bucket, &input.key, Consistency::Linearizable).await.map_err(of_node)?;
-    Ok(S3Response::new(GetObjectAclOutput {
-        grants: Some(vec![full_control()]),
-        owner: Some(owner()),
-        request_charged: None,
     }))
 }
 

@@ -316,7 +316,7 @@ fn percent_decode(text: &str) -> Option<String> {
 }
 
 /// A name as listings with `encoding-type=url` have it (RFC 3986's unreserved characters and `/` stay).
-pub(super) fn url_encode(text: &str) -> String {
+pub(crate) fn url_encode(text: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -76,6 +76,14 @@ async fn presigned_urls() {
     assert_eq!(client.send_as_is(other).await.outcome(), (403, "SignatureDoesNotMatch".into()));
     let with_header = client.presign(&call("PUT", "/default/put"), "60").unsigned("x-amz-meta-a", "b");
     assert_eq!(client.send_as_is(with_header).await.outcome(), (403, "AccessDenied".into()));
+    // A URL to put one object does not copy another one, however its query is spelled.
+    let copy =
+        client.presign(&call("PUT", "/default/put"), "60").unsigned("x-amz-copy-source", "/default/a b");
+    let spelled = copy.respell("X-Amz-Signature", "%58-Amz-Signature");
+    assert_eq!(client.send_as_is(spelled).await.outcome(), (403, "AccessDenied".into()));
+    let long = client.presign(&get, "604801").respell("X-Amz-Expires", "X-Amz-%45xpires");
+    assert_eq!(client.send_as_is(long).await.outcome(), (400, "AuthorizationQueryParametersError".into()));
+    assert_eq!(client.send(call("GET", "/default/put")).await.text(), "by url", "nothing was changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,6 +134,8 @@ async fn trailers_are_checked_before_the_commit() {
         (400, "InvalidRequest".into())
     );
     assert_eq!(client.send(call("GET", "/default/a")).await.status, 404, "nothing was put");
+    let longer = put("x-amz-checksum-crc32", "").body("6\r\nhello\r\n0\r\n\r\n");
+    assert_eq!(client.send(longer).await.status, 400, "a chunk that is not as long as it says");
     let good = client.send(put("x-amz-checksum-crc32", "x-amz-checksum-crc32:NhCmhg==\r\n")).await.ok();
     assert_eq!(good.header("x-amz-checksum-crc32"), "NhCmhg==");
     let got = client.send(call("GET", "/default/a")).await.ok();

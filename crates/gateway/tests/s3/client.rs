@@ -65,7 +65,7 @@ pub(crate) struct Client {
 }
 
 /// A request in the making.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call {
     method: &'static str,
     path: String,
@@ -74,6 +74,7 @@ pub(crate) struct Call {
     unsigned: BTreeMap<String, String>,
     body: Vec<u8>,
     declared_hash: Option<String>,
+    respelled: Option<(&'static str, &'static str)>,
 }
 
 /// An answer.
@@ -142,6 +143,12 @@ impl Call {
         self
     }
 
+    /// Writes a part of the query in another way on the wire, which does not change what is signed.
+    pub(crate) fn respell(mut self, from: &'static str, to: &'static str) -> Self {
+        self.respelled = Some((from, to));
+        self
+    }
+
     /// Says this in x-amz-content-sha256, whatever the body.
     pub(crate) fn hash(mut self, declared: &str) -> Self {
         self.declared_hash = Some(declared.to_owned());
@@ -159,6 +166,7 @@ pub(crate) fn call(method: &'static str, path: &str) -> Call {
         unsigned: BTreeMap::new(),
         body: Vec::new(),
         declared_hash: None,
+        respelled: None,
     }
 }
 
@@ -258,7 +266,11 @@ impl Client {
         all.entry("host".to_owned()).or_insert_with(|| self.address.to_string());
         all.extend(call.unsigned);
         all.entry("content-length".to_owned()).or_insert_with(|| call.body.len().to_string());
-        let query = Self::query_text(&call.query);
+        let mut query = Self::query_text(&call.query);
+        if let Some((from, to)) = call.respelled {
+            assert!(query.contains(from), "{query} has no {from}");
+            query = query.replace(from, to);
+        }
         let target = match query.as_str() {
             "" => encode(&call.path, true),
             query => format!("{}?{query}", encode(&call.path, true)),

@@ -70,6 +70,16 @@ async fn a_bucket_may_stand_in_the_host_name() {
     assert_eq!(got.text(), "hello");
     let list = site.client.send(call("GET", "/").header("host", "default.s3.example")).await.ok();
     assert_eq!(list.elements("Key"), ["a"]);
+    // On any port, and any other name of this machine leaves the bucket to the path.
+    let got = site.client.send(call("GET", "/a").header("host", "Default.S3.example:9000")).await.ok();
+    assert_eq!(got.text(), "hello");
+    for host in ["localhost:9000", "node.lan", "s3.example"] {
+        let got = site.client.send(call("GET", "/default/a").header("host", host)).await.ok();
+        assert_eq!(got.text(), "hello", "{host}");
+    }
+    // What would be a page elsewhere is a key there.
+    let page = site.client.send_as_is(call("GET", "/health").header("host", "default.s3.example")).await;
+    assert_eq!(page.outcome(), (403, "AccessDenied".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
