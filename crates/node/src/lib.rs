@@ -26,6 +26,7 @@ mod list;
 mod members;
 mod multipart;
 mod pace;
+mod parts;
 mod peers;
 mod pulse;
 mod purge;
@@ -44,8 +45,9 @@ mod sys;
 pub use api::{
     AccessKey, BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config,
     Consistency, CopyOptions, DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, KeyInfo, ListPage,
-    ListQuery, NodeStatus, ObjectCount, ObjectInfo, PartInfo, PartPage, Plan, PlanQuery, PlannedMember,
-    PutOptions, Scrub, Status, Stored, UploadInfo, UploadOptions, UploadPage, WantedPart,
+    ListQuery, NewPart, NodeStatus, ObjectCount, ObjectInfo, ObjectParts, PartInfo, PartPage, Plan,
+    PlanQuery, PlannedMember, PutOptions, Scrub, Status, Stored, UploadInfo, UploadOptions, UploadPage,
+    WantedPart,
 };
 pub use error::Error;
 pub use get::Object;
