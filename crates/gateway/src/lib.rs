@@ -13,6 +13,7 @@ mod metrics;
 mod s3;
 mod server;
 mod signed;
+mod sse;
 mod wire;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};

@@ -2,14 +2,19 @@
 //!
 //! What `s3s` parsed and authenticated comes in, its answers' shapes go out; what isn't here answers `NotImplemented`.
 
+mod attributes;
 mod bucket;
+mod complete;
 mod copy;
 mod list;
 mod object;
+mod part_copy;
+mod read;
 mod remove;
 mod shape;
 mod tag;
 mod upload;
+mod upload_list;
 
 use std::sync::Arc;
 
@@ -53,10 +58,10 @@ operations! {
     copy::copy_object(CopyObjectInput) -> CopyObjectOutput;
     list::list_objects(ListObjectsInput) -> ListObjectsOutput;
     list::list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
-    object::get_object(GetObjectInput) -> GetObjectOutput;
+    read::get_object(GetObjectInput) -> GetObjectOutput;
     object::get_object_acl(GetObjectAclInput) -> GetObjectAclOutput;
-    object::get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput;
-    object::head_object(HeadObjectInput) -> HeadObjectOutput;
+    attributes::get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput;
+    read::head_object(HeadObjectInput) -> HeadObjectOutput;
     object::put_object(PutObjectInput) -> PutObjectOutput;
     remove::delete_object(DeleteObjectInput) -> DeleteObjectOutput;
     remove::delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
@@ -64,10 +69,10 @@ operations! {
     tag::get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
     tag::put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput;
     upload::abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
-    upload::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
+    complete::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
     upload::create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
-    upload::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
-    upload::list_parts(ListPartsInput) -> ListPartsOutput;
+    upload_list::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
+    upload_list::list_parts(ListPartsInput) -> ListPartsOutput;
     upload::upload_part(UploadPartInput) -> UploadPartOutput;
-    upload::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
+    part_copy::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
 }

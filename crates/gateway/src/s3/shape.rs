@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use pando_core::{
+    customer::is_reserved,
     id::WriteId,
     record::{Checksum, Digests, Headers, UserMeta},
 };
@@ -254,7 +255,9 @@ pub(super) fn expires(headers: &Headers) -> Option<Timestamp> {
 
 /// The metadata as S3's shapes have it.
 pub(super) fn metadata(meta: &UserMeta) -> Option<s3s::dto::Metadata> {
-    (!meta.entries.is_empty()).then(|| meta.entries.iter().cloned().collect())
+    let seen: s3s::dto::Metadata =
+        meta.entries.iter().filter(|(name, _)| !is_reserved(name)).cloned().collect();
+    (!seen.is_empty()).then_some(seen)
 }
 
 /// Tags, from a header: `name=value&…`, form-encoded.
