@@ -23,8 +23,8 @@ use s3s::{
 use crate::{
     StartError,
     auth::{Keys, Operation},
-    error::refuse,
     metrics::Metrics,
+    post::{self, Posts},
     s3::Face,
     signed,
     wire::PatientBody,
@@ -40,6 +40,8 @@ pub(crate) struct Front {
     /// Whether `/health` and `/metrics` are here.
     pages: bool,
     s3: Option<S3Service>,
+    /// Uploads by HTML forms, which `s3s` does not see.
+    posts: Option<Posts>,
     /// Ids of requests: where they start differs with each start.
     requests: AtomicU64,
 }
@@ -62,9 +64,10 @@ impl Front {
         domains: &[String],
     ) -> Result<Self, StartError> {
         let keys = Keys::new(node.clone());
-        let mut builder = S3ServiceBuilder::new(Face { node: node.clone(), metrics: metrics.clone() });
+        let face = || Face { node: node.clone(), metrics: metrics.clone() };
+        let mut builder = S3ServiceBuilder::new(face());
         builder.set_auth(keys.clone());
-        builder.set_access(keys);
+        builder.set_access(keys.clone());
         builder.set_validation(Names);
         let mut config = S3Config::default();
         config.xml_max_body_size = XML;
@@ -73,12 +76,13 @@ impl Front {
             let hosts = MultiDomain::new(domains).map_err(|_| StartError::Domain(domains.join(", ")))?;
             builder.set_host(hosts);
         }
-        Ok(Self { node, metrics, pages, s3: Some(builder.build()), requests: first_request() })
+        let posts = Some(Posts { face: face(), keys, domains: domains.to_vec() });
+        Ok(Self { node, metrics, pages, s3: Some(builder.build()), posts, requests: first_request() })
     }
 
     /// The pages, and nothing else.
     pub(crate) fn pages_only(node: Node, metrics: Arc<Metrics>) -> Self {
-        Self { node, metrics, pages: true, s3: None, requests: first_request() }
+        Self { node, metrics, pages: true, s3: None, posts: None, requests: first_request() }
     }
 
     /// Answers one request, whatever it is.
@@ -112,8 +116,14 @@ impl Front {
         let Some(s3) = &self.s3 else {
             return text(StatusCode::NOT_FOUND, "there are /health and /metrics here\n");
         };
-        if let Err(error) = precheck(&request) {
+        if let Err(error) = signed::check(request.uri(), request.headers()) {
             return of_error(error);
+        }
+        if let (Some(posts), Some(boundary)) = (&self.posts, post::boundary_of(&request)) {
+            return match boundary {
+                Ok(boundary) => posts.answer(request, &boundary, operation).await.unwrap_or_else(of_error),
+                Err(error) => of_error(error),
+            };
         }
         let is_head = request.method() == Method::HEAD;
         let mut request = request.map(|body| Body::http_body_unsync(PatientBody::new(body)));
@@ -171,17 +181,6 @@ fn is_for_pages(request: &Request<Incoming>) -> bool {
 fn expects_to_continue_with_nothing(headers: &http::HeaderMap) -> bool {
     headers.contains_key(header::EXPECT)
         && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
-}
-
-fn precheck(request: &Request<Incoming>) -> Result<(), S3Error> {
-    signed::check(request.uri(), request.headers())?;
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let is_form = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/form-data"));
-    if request.method() == Method::POST && is_form {
-        let why = "uploads by HTML forms (POST policies) are not supported: use a presigned PUT";
-        return Err(refuse(S3ErrorCode::NotImplemented, why));
-    }
-    Ok(())
 }
 
 fn of_error(error: S3Error) -> HttpResponse {

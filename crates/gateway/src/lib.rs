@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod front;
 mod metrics;
+mod post;
 mod s3;
 mod server;
 mod signed;

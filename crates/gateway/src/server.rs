@@ -89,7 +89,7 @@ async fn accept(
             metrics.refused();
             continue;
         };
-        let channel = Channel { secure: tls.is_some() || peer.ip().to_canonical().is_loopback() };
+        let channel = Channel { tls: tls.is_some(), local: peer.ip().to_canonical().is_loopback() };
         let (front, tls, metrics, stopping) = (front.clone(), tls.clone(), metrics.clone(), stopping.clone());
         connections.spawn(async move {
             metrics.connected(1);

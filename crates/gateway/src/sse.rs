@@ -20,8 +20,16 @@ pub(crate) const AES256: &str = "AES256";
 /// What a request came on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Channel {
-    /// Whether nobody can listen: TLS, or a client on this machine.
-    pub(crate) secure: bool,
+    pub(crate) tls: bool,
+    /// Whether the client is on this machine.
+    pub(crate) local: bool,
+}
+
+impl Channel {
+    /// Whether nobody else can listen.
+    fn is_secure(self) -> bool {
+        self.tls || self.local
+    }
 }
 
 /// A key that a client sent.
@@ -41,7 +49,7 @@ pub(crate) fn given(said: Said<'_>, extensions: &Extensions) -> S3Result<Option<
     if said == [None; 3] {
         return Ok(None);
     }
-    if !extensions.get::<Channel>().is_some_and(|channel| channel.secure) {
+    if !extensions.get::<Channel>().is_some_and(|channel| channel.is_secure()) {
         let why =
             "requests with a key of the client (SSE-C) must come over TLS: `pando up --tls-cert --tls-key`";
         return Err(refuse(S3ErrorCode::InvalidRequest, why));
@@ -214,7 +222,7 @@ mod tests {
 
     fn channel(secure: bool) -> Extensions {
         let mut extensions = Extensions::new();
-        extensions.insert(Channel { secure });
+        extensions.insert(Channel { tls: secure, local: false });
         extensions
     }
 
@@ -230,6 +238,9 @@ mod tests {
         assert!(given([None; 3], &channel(false)).is_ok_and(|given| given.is_none()));
         let good = [Some(AES256), Some(&*key), Some(&*md5)];
         assert!(given(good, &channel(true)).is_ok_and(|given| given.is_some_and(|given| given.md5 == md5)));
+        let mut local = Extensions::new();
+        local.insert(Channel { tls: false, local: true });
+        assert!(given(good, &local).is_ok());
         for unsafe_channel in [channel(false), Extensions::new()] {
             assert_eq!(code(given(good, &unsafe_channel)).as_deref(), Some("InvalidRequest"));
         }

@@ -23,6 +23,9 @@ use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 
 use crate::{auth::Caller, metrics::Metrics};
 
+pub(crate) use object::{NewObject, Promised, Unkept, Written, store};
+pub(crate) use shape::{Sums, headers, url_encode, user_meta};
+
 /// The S3 face of a node.
 pub(crate) struct Face {
     pub(crate) node: Node,

@@ -165,13 +165,13 @@ pub(super) fn check_owner(expected: Option<&str>) -> S3Result<()> {
 
 /// The five places in which S3's shapes carry a checksum.
 #[derive(Default)]
-pub(super) struct Sums {
-    pub(super) crc32: Option<String>,
-    pub(super) crc32c: Option<String>,
-    pub(super) crc64nvme: Option<String>,
-    pub(super) sha1: Option<String>,
-    pub(super) sha256: Option<String>,
-    pub(super) kind: Option<ChecksumType>,
+pub(crate) struct Sums {
+    pub(crate) crc32: Option<String>,
+    pub(crate) crc32c: Option<String>,
+    pub(crate) crc64nvme: Option<String>,
+    pub(crate) sha1: Option<String>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) kind: Option<ChecksumType>,
 }
 
 impl Sums {
@@ -215,14 +215,14 @@ impl Sums {
 }
 
 /// What the user says about an object, from S3's shapes.
-pub(super) fn user_meta(content_type: Option<String>, metadata: Option<s3s::dto::Metadata>) -> UserMeta {
+pub(crate) fn user_meta(content_type: Option<String>, metadata: Option<s3s::dto::Metadata>) -> UserMeta {
     let mut entries: Vec<(String, String)> = metadata.unwrap_or_default().into_iter().collect();
     entries.sort();
     UserMeta { content_type, entries }
 }
 
 /// How an object is to be delivered, from S3's shapes.
-pub(super) fn headers(
+pub(crate) fn headers(
     cache_control: Option<String>,
     content_disposition: Option<String>,
     content_encoding: Option<String>,
@@ -319,7 +319,7 @@ fn percent_decode(text: &str) -> Option<String> {
 }
 
 /// A name as listings with `encoding-type=url` have it (RFC 3986's unreserved characters and `/` stay).
-pub(super) fn url_encode(text: &str) -> String {
+pub(crate) fn url_encode(text: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
