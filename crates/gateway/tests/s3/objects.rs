@@ -307,7 +307,6 @@ async fn what_would_not_be_kept_is_refused() {
     for (name, value) in [
         ("x-amz-acl", "public-read"),
         ("x-amz-server-side-encryption", "aws:kms"),
-        ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
         ("x-amz-object-lock-legal-hold", "ON"),
         ("x-amz-website-redirect-location", "/b"),
     ] {
