@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     post::{self, Posts},
     s3::Face,
-    signed,
+    signed, sse,
     wire::PatientBody,
 };
 
@@ -106,7 +106,7 @@ impl Front {
         Ok(response)
     }
 
-    async fn respond(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
+    async fn respond(&self, mut request: Request<Incoming>, operation: &Operation) -> Response<Body> {
         if self.pages
             && is_for_pages(&request)
             && let Some(page) = self.page(&request, operation).await
@@ -126,6 +126,7 @@ impl Front {
             };
         }
         let is_head = request.method() == Method::HEAD;
+        sse::hide(request.headers_mut());
         let mut request = request.map(|body| Body::http_body_unsync(PatientBody::new(body)));
         request.extensions_mut().insert(operation.clone());
         match s3.call(request).await {

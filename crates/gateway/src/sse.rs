@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64;
-use http::Extensions;
+use http::{Extensions, HeaderMap};
 use pando_core::{
     customer::{CustomerKey, Keystream, Lock},
     id::WriteId,
@@ -29,6 +29,18 @@ impl Channel {
     /// Whether nobody else can listen.
     fn is_secure(self) -> bool {
         self.tls || self.local
+    }
+}
+
+/// Keeps the keys that a request gives out of logs, whoever writes its headers there.
+pub(crate) fn hide(headers: &mut HeaderMap) {
+    for name in [
+        "x-amz-server-side-encryption-customer-key",
+        "x-amz-copy-source-server-side-encryption-customer-key",
+    ] {
+        if let Some(value) = headers.get_mut(name) {
+            value.set_sensitive(true);
+        }
     }
 }
 
@@ -252,6 +264,16 @@ mod tests {
         assert_eq!(said([Some(AES256), Some(&key), Some(&key)]).as_deref(), argument);
         let algorithm = said([Some("aws:kms"), Some(&key), Some(&md5)]);
         assert_eq!(algorithm.as_deref(), Some("InvalidEncryptionAlgorithmError"));
+    }
+
+    #[test]
+    fn logs_do_not_show_keys() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-amz-server-side-encryption-customer-key", "x-amz-meta-a"] {
+            headers.insert(name, "secret".parse().unwrap());
+        }
+        hide(&mut headers);
+        assert_eq!(format!("{headers:?}").matches("secret").count(), 1);
     }
 
     #[test]

@@ -211,7 +211,9 @@ async fn what_the_policy_does_not_allow_is_refused() {
 async fn who_did_not_sign_is_refused() {
     let site = Site::new().await;
     let client = &site.client;
-    let form = |client| Form::new(client).field("key", "a");
+    fn form(client: &Client) -> Form<'_> {
+        Form::new(client).field("key", "a")
+    }
     let wrong = Form { signature: Some("00"), ..form(client) };
     assert_eq!(wrong.send().await.outcome(), (403, "SignatureDoesNotMatch".into()));
     let mut other = client.clone();
