@@ -15,7 +15,6 @@ use pando_node::Node;
 use s3s::{
     Body, HttpResponse, S3Error, S3ErrorCode,
     config::{S3Config, StaticConfigProvider},
-    host::MultiDomain,
     service::{S3Service, S3ServiceBuilder},
     validation::NameValidation,
 };
@@ -23,6 +22,7 @@ use s3s::{
 use crate::{
     StartError,
     auth::{Keys, Operation},
+    host::Domains,
     metrics::Metrics,
     post::{self, Posts},
     s3::Face,
@@ -72,11 +72,9 @@ impl Front {
         let mut config = S3Config::default();
         config.xml_max_body_size = XML;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-        if !domains.is_empty() {
-            let hosts = MultiDomain::new(domains).map_err(|_| StartError::Domain(domains.join(", ")))?;
-            builder.set_host(hosts);
-        }
-        let posts = Some(Posts { face: face(), keys, domains: domains.to_vec() });
+        let domains = Domains::new(domains)?;
+        builder.set_host(domains.clone());
+        let posts = Some(Posts { face: face(), keys, domains });
         Ok(Self { node, metrics, pages, s3: Some(builder.build()), posts, requests: first_request() })
     }
 

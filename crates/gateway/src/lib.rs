@@ -9,6 +9,7 @@ mod body;
 mod digest;
 mod error;
 mod front;
+mod host;
 mod metrics;
 mod post;
 mod s3;

@@ -34,10 +34,9 @@ impl Channel {
 
 /// Keeps the keys that a request gives out of logs, whoever writes its headers there.
 pub(crate) fn hide(headers: &mut HeaderMap) {
-    for name in [
-        "x-amz-server-side-encryption-customer-key",
-        "x-amz-copy-source-server-side-encryption-customer-key",
-    ] {
+    for name in
+        ["x-amz-server-side-encryption-customer-key", "x-amz-copy-source-server-side-encryption-customer-key"]
+    {
         if let Some(value) = headers.get_mut(name) {
             value.set_sensitive(true);
         }

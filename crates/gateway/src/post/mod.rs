@@ -25,6 +25,7 @@ use self::{form::Form, policy::Policy};
 use crate::{
     auth::{Caller, Keys, Operation},
     error::refuse,
+    host::Domains,
     s3::{Face, NewObject, Promised, Sums, Unkept, Written, headers, store, url_encode, user_meta},
     sse::{self, Channel, Given},
     wire::PatientBody,
@@ -44,7 +45,7 @@ pub(crate) struct Posts {
     pub(crate) face: Face,
     pub(crate) keys: Keys,
     /// Domains under which a bucket's name may stand in the host name.
-    pub(crate) domains: Vec<String>,
+    pub(crate) domains: Domains,
 }
 
 /// The boundary of the form that a request brings, if it brings one.
@@ -104,10 +105,7 @@ impl Posts {
     /// The bucket that a form is for, which stands in the path or the host name, and the address of its keys.
     fn place(&self, path: &str, headers: &HeaderMap) -> S3Result<(String, String)> {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
-        let in_host = self.domains.iter().find_map(|domain| {
-            name.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.').map(str::to_owned)
-        });
+        let in_host = self.domains.bucket(host).map(str::to_ascii_lowercase);
         let in_path = path.trim_matches('/');
         match (in_host, in_path) {
             (Some(bucket), "") => Ok((bucket, host.to_owned())),

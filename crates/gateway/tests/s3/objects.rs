@@ -66,7 +66,7 @@ async fn ranges() {
         client.send(call("GET", "/default/a").query("partNumber", "1")).await.ok().text(),
         "0123456789"
     );
-    assert_eq!(client.send(call("GET", "/default/a").query("partNumber", "2")).await.status, 400);
+    assert_eq!(client.send(call("GET", "/default/a").query("partNumber", "2")).await.status, 416);
 }
 
 #[tokio::test(flavor = "multi_thread")]

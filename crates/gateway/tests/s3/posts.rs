@@ -182,7 +182,10 @@ async fn what_the_policy_does_not_allow_is_refused() {
         ("InvalidPolicyDocument", form().condition("1")),
         ("InvalidPolicyDocument", Form { expires: "tomorrow", ..form() }),
         ("UserKeyMustBeSpecified", Form::new(client)),
-        ("InvalidArgument", form().field("cache-control", "a\u{1}b")),
+        (
+            "InvalidArgument",
+            form().condition(r#"["starts-with", "$cache-control", "a"]"#).extra("cache-control", "a\u{1}b"),
+        ),
         ("InvalidArgument", form().field("x-amz-meta-a b", "c")),
         ("InvalidArgument", form().field("KEY", "b")),
         ("BadDigest", form().field("x-amz-checksum-crc32", "NhCmhw==")),

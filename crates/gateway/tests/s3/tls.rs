@@ -95,7 +95,7 @@ async fn buckets_in_host_names_are_buckets_everywhere() {
     let list = client.send(host(call("GET", "/").query("list-type", "2").query("prefix", "a/"))).await.ok();
     assert_eq!((list.elements("Key"), list.element("Name")), (vec!["a/b c".to_owned()], "films".to_owned()));
     // The domain itself, and names outside of it, are path style.
-    for (name, keys) in [("s3.example", 2), ("S3.EXAMPLE:80", 2)] {
+    for (name, keys) in [("s3.example", 2), ("S3.EXAMPLE:80", 2), ("localhost:9000", 2)] {
         let list = client.send(call("GET", "/films").header("host", name)).await.ok();
         assert_eq!(list.elements("Key").len(), keys, "{name}");
     }

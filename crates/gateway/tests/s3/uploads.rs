@@ -142,10 +142,7 @@ async fn uploads_are_listed_as_folders() {
     assert_eq!(all.elements("Key"), ["b", "b"]);
     assert_eq!(all.element("IsTruncated"), "false");
     let inside = client.send(list(&[("prefix", "d/")])).await.ok();
-    assert_eq!(
-        (prefixes(&inside).last().cloned(), inside.elements("Key")),
-        (Some("d/e/".to_owned()), vec![])
-    );
+    assert!(prefixes(&inside).contains(&"d/e/".to_owned()) && inside.elements("Key").is_empty());
     // One entry at a time.
     let (mut seen, mut key, mut id) = (Vec::new(), String::new(), String::new());
     loop {
