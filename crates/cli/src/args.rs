@@ -529,7 +529,9 @@ fn parse_etag(text: &str) -> Result<String, String> {
 
 fn parse_meta(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some((name, value)) if !name.is_empty() && !name.contains(char::is_control) => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
         _ => Err(format!("{text:?} is not of the form NAME=VALUE")),
     }
 }
@@ -672,5 +674,6 @@ mod tests {
         assert!(put(&["--if-absent"]).is_ok() && put(&["--if-match", &etag]).is_ok());
         assert!(put(&["--if-absent", "--if-match", &etag]).is_err());
         assert!(put(&["--if-match", "xyz"]).is_err() && put(&["--meta", "=x"]).is_err());
+        assert!(put(&["--meta", "\u{1}ours=x"]).is_err());
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod bucket;
+pub mod customer;
 pub mod fingerprint;
 pub mod gossip;
 pub mod id;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    id::WriteId,
     manifest::{ChunkTree, Geometry, MAX_DEPTH, MAX_ROOTS},
     name::MAX_PARTS,
     seal::CHUNK,
@@ -48,6 +49,8 @@ pub struct Parts {
     parts: Vec<Part>,
     /// Where each part ends, exclusive.
     ends: Vec<u64>,
+    /// The salt of each part, if they are encrypted with a client's key, see [`crate::customer`]; else empty.
+    salts: Vec<WriteId>,
 }
 
 /// Where a chunk is.
@@ -83,12 +86,25 @@ impl Parts {
             end = end.checked_add(part.size).ok_or(BadParts("too long"))?;
             ends.push(end);
         }
-        Ok(Self { parts, ends })
+        Ok(Self { parts, ends, salts: Vec::new() })
     }
 
-    /// The list as it stands in a chunk: postcard of `Vec<Part>`. It fits one, however many parts there are.
+    /// The same parts with the salt of each, or with none at all.
+    pub fn with_salts(self, salts: Vec<WriteId>) -> Result<Self, BadParts> {
+        if !salts.is_empty() && salts.len() != self.parts.len() {
+            return Err(BadParts("some of its parts are encrypted with a client's key, and others are not"));
+        }
+        Ok(Self { salts, ..self })
+    }
+
+    /// The list as it stands in a chunk: postcard of `Vec<Part>`, then, if there are salts, of these. It fits one,
+    /// however many parts there are.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(&self.parts).expect("parts are plain data")
+        let mut bytes = postcard::to_stdvec(&self.parts).expect("parts are plain data");
+        if !self.salts.is_empty() {
+            bytes.extend(postcard::to_stdvec(&self.salts).expect("salts are plain data"));
+        }
+        bytes
     }
 
     /// A list out of a chunk.
@@ -98,7 +114,17 @@ impl Parts {
         if count > u32::from(MAX_PARTS) {
             return Err(BadParts("too many parts"));
         }
-        Self::new(postcard::from_bytes(bytes).map_err(|_| BadParts("no list"))?)
+        let (parts, rest) = postcard::take_from_bytes(bytes).map_err(|_| BadParts("no list"))?;
+        let salts = match rest {
+            [] => Vec::new(),
+            rest => postcard::from_bytes(rest).map_err(|_| BadParts("no list of salts"))?,
+        };
+        Self::new(parts)?.with_salts(salts)
+    }
+
+    /// The salt of each part, if they are encrypted with a client's key; else empty.
+    pub fn salts(&self) -> &[WriteId] {
+        &self.salts
     }
 
     /// Bytes of the whole content.
@@ -143,7 +169,13 @@ mod tests {
     fn lists_round_trip_and_must_add_up() {
         let parts = Parts::new(vec![part(1, CHUNK as u64 + 1), part(2, 0), part(3, 5)]).unwrap();
         assert_eq!(parts.size(), CHUNK as u64 + 6);
-        assert_eq!(Parts::decode(&parts.encode()), Ok(parts));
+        assert_eq!(Parts::decode(&parts.encode()).as_ref(), Ok(&parts));
+        let salted =
+            parts.clone().with_salts(vec![WriteId([7; 16]), WriteId([8; 16]), WriteId([9; 16])]).unwrap();
+        assert_eq!(Parts::decode(&salted.encode()), Ok(salted));
+        assert!(parts.clone().with_salts(vec![WriteId([7; 16])]).is_err(), "each has one, or none");
+        let cut = [&parts.encode()[..], &[3, 1]].concat();
+        assert_eq!(Parts::decode(&cut), Err(BadParts("no list of salts")));
         let wrong = |parts: &[Part]| Parts::new(parts.to_vec()).is_err();
         assert!(wrong(&[Part { size: 5, ..part(1, CHUNK as u64 + 1) }]), "an entry too many");
         assert!(wrong(&[part(1, u64::MAX), part(1, 1)]), "longer than a number can say");
@@ -159,7 +191,8 @@ mod tests {
     fn the_longest_list_fits_a_chunk() {
         let roots = vec![part(1, 1).tree.roots[0].clone(); MAX_PART_ROOTS];
         let longest = Part { size: u64::MAX, tree: ChunkTree { depth: MAX_DEPTH, roots } };
-        let bytes = postcard::to_stdvec(&vec![longest; usize::from(MAX_PARTS)]).unwrap();
+        let mut bytes = postcard::to_stdvec(&vec![longest; usize::from(MAX_PARTS)]).unwrap();
+        bytes.extend(postcard::to_stdvec(&vec![WriteId([1; 16]); usize::from(MAX_PARTS)]).unwrap());
         assert!(bytes.len() <= CHUNK, "{}", bytes.len());
     }
 

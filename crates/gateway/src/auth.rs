@@ -35,6 +35,11 @@ pub(crate) fn denied() -> S3Error {
 }
 
 impl Caller {
+    /// Who showed a key.
+    pub(crate) fn with_key(id: String, grants: Grants) -> Self {
+        Self { key: Some(id), grants, blind: false }
+    }
+
     /// Whether the caller may read something and may not know what else there is.
     pub(crate) fn is_blind(&self) -> bool {
         self.blind

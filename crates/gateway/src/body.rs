@@ -30,6 +30,7 @@ use tokio::{
 use crate::{
     digest::{Algorithm, Hasher},
     metrics::Metrics,
+    sse::Cipher,
 };
 
 /// A body up to this length is read and hashed in one go.
@@ -68,6 +69,10 @@ pub(crate) enum BodyError {
     Digest(&'static str),
     #[error("{0}")]
     Trailer(String),
+    #[error("the file has more than {0} bytes, the most that the form's policy allows")]
+    TooLarge(u64),
+    #[error("the file has less than {0} bytes, the least that the form's policy allows")]
+    TooSmall(u64),
 }
 
 impl BodyError {
@@ -77,6 +82,10 @@ impl BodyError {
 
     /// What `s3s` reports of a stream that it verifies. Its error types are private: their names are all there is.
     fn of_stream(error: StdError) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(ours) => return *ours,
+            Err(other) => other,
+        };
         let text = error.to_string();
         let is = |what: &str| text.contains(what);
         if is("Sha256Mismatch") {
@@ -147,11 +156,12 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// Takes a body of `length` bytes (if that is known) and hashes it.
+/// Takes a body of `length` bytes (if that is known), hashes it, and then encrypts it if there is a cipher.
 pub(crate) async fn take(
     body: Option<StreamingBlob>,
     length: Option<u64>,
     algorithm: Algorithm,
+    mut cipher: Option<Cipher>,
     metrics: &Arc<Metrics>,
 ) -> Result<Incoming, BodyError> {
     let mut source = Source { body, length, read: 0, span: Instant::now() + SPAN, in_span: 0 };
@@ -165,6 +175,9 @@ pub(crate) async fn take(
             }
             None => {
                 metrics.bytes_in(head.len() as u64);
+                if let Some(cipher) = &mut cipher {
+                    cipher.apply(0, &mut head);
+                }
                 return Ok(Incoming {
                     reader: Pieces { at_hand: head.into(), more: None },
                     digests: Pending::Known(hasher.finish()),
@@ -173,6 +186,10 @@ pub(crate) async fn take(
         }
     }
     metrics.bytes_in(head.len() as u64);
+    let mut at = head.len() as u64;
+    if let Some(cipher) = &mut cipher {
+        cipher.apply(0, &mut head);
+    }
     let (hashing, digests) = hasher.beside();
     let (sender, more) = mpsc::channel(PIECES);
     let metrics = Arc::clone(metrics);
@@ -190,7 +207,16 @@ pub(crate) async fn take(
             metrics.bytes_in(piece.len() as u64);
             // The node's own pace is no fault of the client's.
             let waited = Instant::now();
-            if hashing.send(piece.clone()).await.is_err() || sender.send(Ok(piece)).await.is_err() {
+            if hashing.send(piece.clone()).await.is_err() {
+                return;
+            }
+            let len = piece.len() as u64;
+            let piece = match &mut cipher {
+                Some(cipher) => cipher.applied(at, piece),
+                None => piece,
+            };
+            at += len;
+            if sender.send(Ok(piece)).await.is_err() {
                 return;
             }
             source.span += waited.elapsed();
@@ -250,12 +276,17 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Starts delivering.
-    pub(crate) fn start(node: Node, object: Object, metrics: Arc<Metrics>) -> StreamingBlob {
+    /// Starts delivering, decrypted if there is a cipher.
+    pub(crate) fn start(
+        node: Node,
+        object: Object,
+        cipher: Option<Cipher>,
+        metrics: Arc<Metrics>,
+    ) -> StreamingBlob {
         let left = object.range.end - object.range.start;
         let (sender, pieces) = mpsc::channel(OUTGOING);
         tokio::spawn(async move {
-            if let Err(error) = deliver(node, object, &sender, &metrics).await {
+            if let Err(error) = deliver(node, object, cipher, &sender, &metrics).await {
                 tracing::info!(%error, "a download ends early");
                 let _ = timeout(STALLED, sender.send(Err(error))).await;
             }
@@ -267,6 +298,7 @@ impl Outgoing {
 async fn deliver(
     node: Node,
     object: Object,
+    mut cipher: Option<Cipher>,
     sender: &mpsc::Sender<Result<Bytes, StdError>>,
     metrics: &Metrics,
 ) -> Result<(), StdError> {
@@ -286,7 +318,10 @@ async fn deliver(
             }
         };
         let Some(piece) = current.next().await else { break };
-        let piece = piece?;
+        let mut piece = piece?;
+        if let Some(cipher) = &mut cipher {
+            piece = cipher.applied(at, piece);
+        }
         let place = match timeout(STALLED, sender.reserve()).await {
             Ok(place) => place,
             Err(_) => {

@@ -63,6 +63,8 @@ pub(crate) fn of_body(error: &BodyError) -> S3Error {
         BodyError::Format => Code::InvalidRequest,
         BodyError::Digest(_) => Code::BadDigest,
         BodyError::Trailer(_) => Code::Custom("MalformedTrailerError".into()),
+        BodyError::TooLarge(_) => Code::EntityTooLarge,
+        BodyError::TooSmall(_) => Code::EntityTooSmall,
     };
     let is_custom = matches!(code, Code::Custom(_));
     let mut refused = refuse(code, error.to_string());

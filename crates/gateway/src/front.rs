@@ -27,8 +27,9 @@ use crate::{
     error::refuse,
     hosts::Hosts,
     metrics::Metrics,
+    post::{self, Posts},
     s3::{Face, forget_odd_range},
-    signed,
+    signed, sse,
     wire::PatientBody,
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct Front {
 /// The S3 face, and what is looked at before and after it.
 struct S3 {
     service: S3Service,
+    /// Uploads by HTML forms, which `s3s` does not see.
+    posts: Posts,
     buckets: Buckets,
     hosts: Hosts,
 }
@@ -72,16 +75,17 @@ impl Front {
     ) -> Result<Self, StartError> {
         let (buckets, hosts) = (Buckets::new(node.clone()), Hosts::new(domains)?);
         let keys = Keys::new(node.clone(), buckets.clone());
-        let face = Face { node: node.clone(), metrics: metrics.clone(), buckets: buckets.clone() };
-        let mut builder = S3ServiceBuilder::new(face);
+        let face = || Face { node: node.clone(), metrics: metrics.clone(), buckets: buckets.clone() };
+        let mut builder = S3ServiceBuilder::new(face());
         builder.set_auth(keys.clone());
-        builder.set_access(keys);
+        builder.set_access(keys.clone());
         builder.set_validation(Names);
         builder.set_host(hosts.clone());
         let mut config = S3Config::default();
         config.xml_max_body_size = XML;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-        let s3 = Some(S3 { service: builder.build(), buckets, hosts });
+        let posts = Posts { face: face(), keys, hosts: hosts.clone() };
+        let s3 = Some(S3 { service: builder.build(), posts, buckets, hosts });
         Ok(Self { node, metrics, pages, s3, requests: first_request() })
     }
 
@@ -154,7 +158,7 @@ impl Front {
 
 impl S3 {
     async fn respond(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
-        if let Err(error) = precheck(&request) {
+        if let Err(error) = signed::check(request.uri(), request.headers()) {
             return of_error(error);
         }
         let bucket = self.bucket_of(&request);
@@ -177,10 +181,19 @@ impl S3 {
 
     async fn serve(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
         let is_head = request.method() == Method::HEAD;
+        if let Some(boundary) = post::boundary_of(&request) {
+            return match boundary {
+                Ok(boundary) => {
+                    self.posts.answer(request, &boundary, operation).await.unwrap_or_else(of_error)
+                }
+                Err(error) => of_error(error),
+            };
+        }
         let too_slow = Arc::new(AtomicBool::new(false));
         let request = request.map(|body| PatientBody::new(body, Arc::clone(&too_slow)));
         let mut request = chunked::bounded(request);
         forget_odd_range(request.headers_mut());
+        sse::hide(request.headers_mut());
         request.extensions_mut().insert(operation.clone());
         match self.service.call(request).await {
             // `s3s` does not know why a body failed that it wanted whole.
@@ -232,17 +245,6 @@ fn is_for_pages(request: &Request<Incoming>) -> bool {
 fn expects_to_continue_with_nothing(headers: &http::HeaderMap) -> bool {
     headers.contains_key(header::EXPECT)
         && headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
-}
-
-fn precheck(request: &Request<Incoming>) -> Result<(), S3Error> {
-    signed::check(request.uri(), request.headers())?;
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let is_form = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/form-data"));
-    if request.method() == Method::POST && is_form {
-        let why = "uploads by HTML forms (POST policies) are not supported: use a presigned PUT";
-        return Err(refuse(S3ErrorCode::NotImplemented, why));
-    }
-    Ok(())
 }
 
 fn of_error(error: S3Error) -> HttpResponse {

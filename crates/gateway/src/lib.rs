@@ -15,10 +15,12 @@ mod front;
 mod hosts;
 mod link;
 mod metrics;
+mod post;
 mod remember;
 mod s3;
 mod server;
 mod signed;
+mod sse;
 mod wire;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};

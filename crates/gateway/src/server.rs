@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper::{server::conn::http1, service::service_fn};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -13,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{front::Front, metrics::Metrics, wire::Patient};
+use crate::{front::Front, metrics::Metrics, sse::Channel, wire::Patient};
 
 /// Connections at once: an idle one costs some 20 KiB and a file descriptor.
 const CONNECTIONS: usize = 4096;
@@ -75,8 +76,8 @@ async fn accept(
             () = told_to(&mut stopping) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, or a connection that ended before it was taken.
                 tracing::debug!(%error, "a connection was not taken");
@@ -88,10 +89,11 @@ async fn accept(
             metrics.refused();
             continue;
         };
+        let channel = Channel { tls: tls.is_some(), local: peer.ip().to_canonical().is_loopback() };
         let (front, tls, connected, stopping) =
             (front.clone(), tls.clone(), metrics.connected(), stopping.clone());
         connections.spawn(async move {
-            serve(stream, front, tls, stopping).await;
+            serve(stream, channel, front, tls, stopping).await;
             drop((connected, place));
         });
     }
@@ -109,6 +111,7 @@ async fn told_to(stopping: &mut watch::Receiver<bool>) {
 
 async fn serve(
     stream: TcpStream,
+    channel: Channel,
     front: Arc<Front>,
     tls: Option<TlsAcceptor>,
     stopping: watch::Receiver<bool>,
@@ -119,21 +122,22 @@ async fn serve(
     }
     let stream = Patient::new(stream);
     match tls {
-        None => talk(stream, front, stopping).await,
+        None => talk(stream, channel, front, stopping).await,
         Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => talk(stream, front, stopping).await,
+            Ok(Ok(stream)) => talk(stream, channel, front, stopping).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         },
     }
 }
 
-async fn talk<S>(stream: S, front: Arc<Front>, mut stopping: watch::Receiver<bool>)
+async fn talk<S>(stream: S, channel: Channel, front: Arc<Front>, mut stopping: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let front = Arc::clone(&front);
+        request.extensions_mut().insert(channel);
         async move { front.answer(request).await }
     });
     let connection = http1::Builder::new()

@@ -8,13 +8,21 @@ mod auth;
 mod buckets;
 #[path = "s3/client.rs"]
 mod client;
+#[path = "s3/customer.rs"]
+mod customer;
 #[path = "s3/objects.rs"]
 mod objects;
 #[path = "s3/open.rs"]
 mod open;
 #[path = "s3/pages.rs"]
 mod pages;
+#[path = "s3/parts.rs"]
+mod parts;
+#[path = "s3/posts.rs"]
+mod posts;
 #[path = "s3/settings.rs"]
 mod settings;
+#[path = "s3/tls.rs"]
+mod tls;
 #[path = "s3/uploads.rs"]
 mod uploads;

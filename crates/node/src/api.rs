@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use pando_core::{
     access::{Grants, Secret},
+    customer::Lock,
     id::{ChunkId, NetworkId, NodeId, ParseIdError, WriteId},
     layout::{MemberState, Replicas},
     record::{Digests, Headers, UserMeta},
@@ -174,6 +175,8 @@ pub struct UploadInfo {
     pub checksum: String,
     /// See [`UploadOptions::composite`]; `false` in listings.
     pub composite: bool,
+    /// What the user says about the object; empty in listings.
+    pub meta: UserMeta,
 }
 
 /// A page of uploads, in order of key.
@@ -183,6 +186,21 @@ pub struct UploadPage {
     pub uploads: Vec<UploadInfo>,
     /// Whether there are more, after the last of these.
     pub more: bool,
+}
+
+/// A part to put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewPart {
+    /// Its number.
+    pub number: u16,
+    /// What its content is encrypted with, if that is a client's key.
+    pub lock: Option<Lock>,
+}
+
+impl From<u16> for NewPart {
+    fn from(number: u16) -> Self {
+        Self { number, lock: None }
+    }
 }
 
 /// A part that was put.
@@ -244,6 +262,17 @@ pub struct ObjectInfo {
     pub digests: Digests,
     /// By what the user sorts it; empty in listings.
     pub tags: Vec<(String, String)>,
+}
+
+/// The pieces that an object was put in, in order.
+#[derive(Clone, Debug)]
+pub struct ObjectParts {
+    /// What is known of the object.
+    pub info: ObjectInfo,
+    /// The bytes of each.
+    pub sizes: Vec<u64>,
+    /// The salt of each, if it was uploaded in parts that are encrypted with a client's key; else empty.
+    pub salts: Vec<WriteId>,
 }
 
 /// How sure an answer must be.

@@ -62,6 +62,11 @@ impl Content {
         Self { parts, list: None, manifest: None }
     }
 
+    /// The parts.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// The chunk that lists the parts, if one does, and the length of the list.
     pub(crate) fn list(&self) -> Option<&(ChunkRef, usize)> {
         self.list.as_ref()

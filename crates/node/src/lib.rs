@@ -30,6 +30,7 @@ mod list_versions;
 mod members;
 mod multipart;
 mod pace;
+mod parts;
 mod peers;
 mod pulse;
 mod purge;
@@ -51,9 +52,9 @@ mod version;
 pub use api::{
     AccessKey, BucketInfo, ByteRange, CheckProblem, CheckProgress, CheckReport, Condition, Config,
     Consistency, CopyOptions, DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, KeyInfo, ListPage,
-    ListQuery, NodeStatus, ObjectCount, ObjectInfo, PartInfo, PartPage, Plan, PlanQuery, PlannedMember,
-    PutOptions, Removed, Scrub, Status, Stored, UploadInfo, UploadOptions, UploadPage, VersionEntry,
-    VersionId, VersionPage, VersionsQuery, WantedPart,
+    ListQuery, NewPart, NodeStatus, ObjectCount, ObjectInfo, ObjectParts, PartInfo, PartPage, Plan,
+    PlanQuery, PlannedMember, PutOptions, Removed, Scrub, Status, Stored, UploadInfo, UploadOptions,
+    UploadPage, VersionEntry, VersionId, VersionPage, VersionsQuery, WantedPart,
 };
 pub use error::Error;
 pub use get::Object;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use pando_core::{
     bucket::Versioning,
+    customer::Lock,
     id::WriteId,
     mark::Mark,
     name::{MAX_PARTS, RegisterName},
@@ -25,7 +26,7 @@ use tokio::io::AsyncRead;
 
 use crate::{
     api::{
-        Condition, Consistency, PartInfo, PartPage, PutOptions, Stored, UploadInfo, UploadOptions,
+        Condition, Consistency, NewPart, PartInfo, PartPage, PutOptions, Stored, UploadInfo, UploadOptions,
         UploadPage, VersionId, WantedPart,
     },
     content::{self, Content},
@@ -43,7 +44,7 @@ use crate::{
 const PARALLEL: usize = 16;
 /// Parts that are removed in one go: their versions fit one message.
 const DROPS: usize = 1000;
-/// A list of parts up to this length stands in the record, a longer one is a chunk.
+/// A list of parts up to this length stands in the record; a longer one, and one with salts, is a chunk.
 const LIST_INLINE: usize = MAX_INLINE;
 /// An upload that nobody completed is removed after so long: S3 keeps them for ever, and people forget them.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -102,6 +103,7 @@ impl Inner {
             created: record.created,
             checksum: record.checksum,
             composite: record.composite,
+            meta: record.meta,
         })
     }
 
@@ -111,11 +113,11 @@ impl Inner {
         bucket: &str,
         key: &str,
         id: &WriteId,
-        number: u16,
+        part: NewPart,
         mut reader: R,
         digests: impl Future<Output = std::io::Result<Digests>>,
     ) -> Result<Stored, Error> {
-        let name = RegisterName::part(bucket, key, id, number)?;
+        let name = RegisterName::part(bucket, key, id, part.number)?;
         let mut head = Vec::new();
         let (end, _) = tokio::try_join!(
             fill(&mut reader, &mut head, MAX_INLINE + 1),
@@ -123,7 +125,10 @@ impl Inner {
         )?;
         let source = Source { reader, head, end };
         // A part is never inline: its chunks are to become the object's.
-        let options = PutOptions::default();
+        let mut options = PutOptions::default();
+        if let Some(lock) = part.lock {
+            lock.enter(&mut options.meta);
+        }
         let (version, versioning, inline) = (WriteId(sys::random()), Versioning::Never, 0);
         let target = Target { name: name.clone(), version, versioning, inline };
         let stored = self.put_at(target, source, options, digests).await?;
@@ -277,8 +282,9 @@ impl Inner {
             let page = self.page(prefix.clone(), from, wanted, Consistency::Linearizable).await?;
             uploads.extend(page.entries.iter().filter_map(|(name, summary)| {
                 let (_, key, id) = name.upload_parts()?;
-                let (checksum, composite) = Default::default();
-                Some(UploadInfo { id, key: key.into_owned(), created: summary.modified, checksum, composite })
+                let (checksum, composite, meta) = Default::default();
+                let (key, created) = (key.into_owned(), summary.modified);
+                Some(UploadInfo { id, key, created, checksum, composite, meta })
             }));
             match page.next {
                 Some(next) if uploads.len() <= limit => from = Some(next),
@@ -345,21 +351,25 @@ impl Inner {
                 Some((record, version)) if wanted.md5.is_none_or(|md5| record.digests.md5 == Some(md5)) => {
                     let body = record.open(self.key()?, &part, &version)?;
                     let part = part_of(record.size, body).ok_or(Error::NoSuchPart(wanted.number))?;
-                    Ok((part_info(wanted.number, &record, version), part))
+                    let salt = Lock::of(&record.meta).map(|lock| lock.salt);
+                    Ok((part_info(wanted.number, &record, version), (part, salt)))
                 }
                 _ => Err(Error::NoSuchPart(wanted.number)),
             }
         });
-        let found: Vec<(PartInfo, Part)> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
-        let (infos, parts): (Vec<PartInfo>, Vec<Part>) = found.into_iter().unzip();
+        let found: Vec<(PartInfo, (Part, Option<WriteId>))> =
+            stream::iter(reads).buffered(PARALLEL).try_collect().await?;
+        let (infos, parts): (Vec<PartInfo>, Vec<_>) = found.into_iter().unzip();
+        let (parts, salts): (Vec<Part>, Vec<Option<WriteId>>) = parts.into_iter().unzip();
         let digests = digests(&infos)?;
-        let parts = Parts::new(parts).map_err(content::unusable)?;
+        let salts = salts.into_iter().flatten().collect();
+        let parts = Parts::new(parts).and_then(|parts| parts.with_salts(salts)).map_err(content::unusable)?;
         let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
         let mut upload = Upload::new(self, name.clone(), *id);
         upload.adopt(&mut Content::of_parts(parts.clone())).await?;
         let list = parts.encode();
         let body = match list.len() {
-            ..=LIST_INLINE => Body::Parts(parts.as_slice().to_vec()),
+            ..=LIST_INLINE if parts.salts().is_empty() => Body::Parts(parts.as_slice().to_vec()),
             len => Body::PartsIn(upload.keep_node(list).await?, len as u32),
         };
         let salt = WriteId(sys::random());

@@ -28,9 +28,9 @@ use tokio::{io::AsyncRead, sync::watch};
 use crate::{
     api::{
         AccessKey, BucketInfo, ByteRange, CheckProgress, CheckReport, Condition, Config, Consistency,
-        CopyOptions, Ended, KeyInfo, ListPage, ListQuery, ObjectInfo, PartInfo, PartPage, Plan, PlanQuery,
-        PutOptions, Removed, Status, Stored, UploadInfo, UploadOptions, UploadPage, VersionId, VersionPage,
-        VersionsQuery, WantedPart,
+        CopyOptions, Ended, KeyInfo, ListPage, ListQuery, NewPart, ObjectInfo, PartInfo, PartPage, Plan,
+        PlanQuery, PutOptions, Removed, Status, Stored, UploadInfo, UploadOptions, UploadPage, VersionId,
+        VersionPage, VersionsQuery, WantedPart,
     },
     collect,
     error::Error,
@@ -295,11 +295,11 @@ impl Node {
         bucket: &str,
         key: &str,
         id: &WriteId,
-        number: u16,
+        part: impl Into<NewPart>,
         reader: R,
         digests: impl Future<Output = io::Result<Digests>> + Send,
     ) -> Result<Stored, Error> {
-        self.inner.put_part(bucket, key, id, number, reader, digests).await
+        self.inner.put_part(bucket, key, id, part.into(), reader, digests).await
     }
 
     /// Makes a whole object, in this version (current or not), a part, without moving its content. `None`: its shape does not allow

@@ -1,7 +1,7 @@
 //! What goes over the control socket: requests and replies. Ids and hashes travel as the text that
 //! people see; conversions from the node's types are here and nowhere else.
 
-use pando_core::access::Grants;
+use pando_core::{access::Grants, customer::is_reserved};
 use pando_node::{BucketInfo, ByteRange, Condition, Consistency, ObjectInfo, PutOptions, Stored};
 use serde::{Deserialize, Serialize};
 
@@ -231,7 +231,7 @@ impl From<ObjectInfo> for Object {
             etag: info.etag.to_string(),
             modified: info.modified,
             content_type: info.meta.content_type,
-            meta: info.meta.entries,
+            meta: info.meta.entries.into_iter().filter(|(name, _)| !is_reserved(name)).collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use pando_core::layout::change::Force;
+use pando_core::{customer::Lock, layout::change::Force};
 use pando_node::{Error, ListQuery, Node, PlanQuery};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
@@ -22,7 +22,7 @@ use super::{
     report::{Check, Problem},
     share::{self, S3At},
 };
-use crate::exit::Failure;
+use crate::exit::{Failure, Kind};
 
 /// A client that asks nothing for so long is dropped; the commands ask at once.
 const IDLE: Duration = Duration::from_secs(60);
@@ -301,6 +301,11 @@ async fn get(
         Ok(object) => object,
         Err(error) => return reply(writer, &Reply::Failed(error.into())).await,
     };
+    if Lock::of(&object.info.meta).is_some() {
+        let why =
+            "an S3 client encrypted this object with a key of its own (SSE-C): get it by S3, with that key";
+        return reply(writer, &Reply::Failed(Failure::new(Kind::Precondition, why))).await;
+    }
     let (start, end) = (object.range.start, object.range.end);
     let content = Reply::Content { object: Object::from(object.info.clone()), start, end };
     reply(writer, &content).await?;

@@ -1,15 +1,25 @@
-//! Copying objects: a new record for the same chunks. No content moves.
+//! Copying objects: a new record for the same chunks, and no content moves; unless the copy is encrypted otherwise.
 
-use pando_node::{Consistency, CopyOptions};
+use pando_core::{
+    customer::Lock,
+    record::{Digests, Headers, UserMeta},
+};
+use pando_node::{CopyOptions, ObjectInfo, PutOptions};
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
     Face, caller,
-    object::Unkept,
+    object::{NewObject, Promised, Unkept, Written, store},
+    read::Wanted,
     remove::check_version,
     shape::{ReadConditions, Sums, check_owner, etag_of, headers, tags_of_header, timestamp, user_meta},
 };
-use crate::error::{of_node, refuse};
+use crate::{
+    body,
+    digest::Algorithm,
+    error::{of_node, refuse},
+    sse::{self, Given, said, said_of_source},
+};
 
 /// What is to be copied: bucket and key.
 pub(super) fn source(source: &CopySource) -> S3Result<(&str, &str)> {
@@ -33,19 +43,22 @@ pub(super) async fn copy_object(
     // The right to write to the target was checked with the path.
     caller(&request)?.check(from_bucket, pando_core::access::Right::Read)?;
     let (from_bucket, from_key) = (from_bucket.to_owned(), from_key.to_owned());
-    let input = request.input;
+    let S3Request { mut input, extensions, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
     check_owner(input.expected_source_bucket_owner.as_deref())?;
+    let given = sse::given(said!(input), &extensions)?;
+    let given_of_source = sse::given(said_of_source!(input), &extensions)?;
     Unkept {
         acl: input.acl.as_ref(),
         encryption: input.server_side_encryption.as_ref(),
-        customer_key: input.sse_customer_algorithm.is_some()
-            || input.copy_source_sse_customer_algorithm.is_some(),
+        customer_key: given.is_some(),
         lock: input.object_lock_mode.is_some() || input.object_lock_legal_hold_status.is_some(),
         redirect: input.website_redirect_location.is_some(),
     }
     .check()?;
-    let found = face.node.stat(&from_bucket, &from_key, Consistency::Linearizable).await.map_err(of_node)?;
+    let (range, part) = (None, None);
+    let from = Wanted { bucket: &from_bucket, key: &from_key, range, part, given: given_of_source.as_ref() };
+    let found = from.find(face).await?.info;
     let conditions = ReadConditions {
         if_match: input.copy_source_if_match.as_ref(),
         if_none_match: input.copy_source_if_none_match.as_ref(),
@@ -53,40 +66,24 @@ pub(super) async fn copy_object(
         if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
     };
     conditions.check_of_source(&found)?;
-    let replaces =
-        input.metadata_directive.as_ref().map(MetadataDirective::as_str) == Some(MetadataDirective::REPLACE);
-    let replaces_tags =
-        input.tagging_directive.as_ref().map(TaggingDirective::as_str) == Some(TaggingDirective::REPLACE);
-    if (&*from_bucket, &*from_key) == (&*input.bucket, &*input.key) && !replaces && !replaces_tags {
-        let why = "a copy of an object onto itself must change its metadata or tags";
+    let recrypts = is_other(Lock::of(&found.meta), given.as_ref());
+    let said = Said::of(&mut input)?;
+    let changes = said.replace.is_some() || said.tags.is_some() || recrypts;
+    if (&*from_bucket, &*from_key) == (&*input.bucket, &*input.key) && !changes {
+        let why = "a copy of an object onto itself must change its metadata, its tags or its encryption";
         return Err(refuse(S3ErrorCode::InvalidRequest, why));
     }
-    let options = CopyOptions {
-        // What was looked at is what is copied.
-        source: Some(found.etag),
-        replace: replaces.then(|| {
-            let headers = headers(
-                input.cache_control,
-                input.content_disposition,
-                input.content_encoding,
-                input.content_language,
-                input.expires.as_ref(),
-            );
-            (user_meta(input.content_type, input.metadata), headers)
-        }),
-        tags: match replaces_tags {
-            true => Some(tags_of_header(input.tagging.as_deref())?),
-            false => None,
-        },
-        ..CopyOptions::default()
+    let to = (&*input.bucket, &*input.key);
+    let copied = match recrypts {
+        true => recrypt(face, &from, &found, to, said, given.as_ref()).await?,
+        false => claim(face, &from, &found, to, said).await?,
     };
-    let copied = face.node.copy((&from_bucket, &from_key), (&input.bucket, &input.key), options).await;
-    let (_, info) = copied.map_err(of_node)?;
-    let sums = Sums::of(&info.digests);
+    let sums = copied.sums;
+    let (sse_customer_algorithm, sse_customer_key_md5) = sse::echo(given.as_ref());
     Ok(S3Response::new(CopyObjectOutput {
         copy_object_result: Some(CopyObjectResult {
-            e_tag: Some(etag_of(&info)),
-            last_modified: Some(timestamp(info.modified)),
+            e_tag: Some(copied.etag),
+            last_modified: Some(copied.modified),
             checksum_crc32: sums.crc32,
             checksum_crc32c: sums.crc32c,
             checksum_crc64nvme: sums.crc64nvme,
@@ -95,6 +92,108 @@ pub(super) async fn copy_object(
             checksum_type: sums.kind,
         }),
         server_side_encryption: input.server_side_encryption,
+        sse_customer_algorithm,
+        sse_customer_key_md5,
         ..CopyObjectOutput::default()
     }))
+}
+
+/// What is said of a copy; where nothing is, the source's holds.
+struct Said {
+    replace: Option<(UserMeta, Headers)>,
+    tags: Option<Vec<(String, String)>>,
+}
+
+impl Said {
+    /// Takes it out of a request.
+    fn of(input: &mut CopyObjectInput) -> S3Result<Self> {
+        let replaces = input.metadata_directive.as_ref().map(MetadataDirective::as_str)
+            == Some(MetadataDirective::REPLACE);
+        let replaces_tags =
+            input.tagging_directive.as_ref().map(TaggingDirective::as_str) == Some(TaggingDirective::REPLACE);
+        let replace = replaces.then(|| {
+            let headers = headers(
+                input.cache_control.take(),
+                input.content_disposition.take(),
+                input.content_encoding.take(),
+                input.content_language.take(),
+                input.expires.as_ref(),
+            );
+            (user_meta(input.content_type.take(), input.metadata.take()), headers)
+        });
+        let tags = replaces_tags.then(|| tags_of_header(input.tagging.as_deref())).transpose()?;
+        Ok(Self { replace, tags })
+    }
+}
+
+struct Copied {
+    etag: ETag,
+    modified: Timestamp,
+    sums: Sums,
+}
+
+/// Whether a copy is to be encrypted otherwise than its source.
+fn is_other(lock: Option<Lock>, given: Option<&Given>) -> bool {
+    match (lock, given) {
+        (None, None) => false,
+        (Some(lock), Some(given)) => !lock.opens_with(&given.key),
+        _ => true,
+    }
+}
+
+/// Copies without moving content: the chunks are claimed for the copy. What they are encrypted with goes along.
+async fn claim(
+    face: &Face,
+    from: &Wanted<'_>,
+    found: &ObjectInfo,
+    to: (&str, &str),
+    said: Said,
+) -> S3Result<Copied> {
+    let mut replace = said.replace;
+    if let (Some((meta, _)), Some(lock)) = (&mut replace, Lock::of(&found.meta)) {
+        lock.enter(meta);
+    }
+    // What was looked at is what is copied.
+    let options =
+        CopyOptions { source: Some(found.etag), replace, tags: said.tags, ..CopyOptions::default() };
+    let copied = face.node.copy((from.bucket, from.key), to, options).await;
+    let (_, info) = copied.map_err(of_node)?;
+    let (etag, modified) = (etag_of(&info), timestamp(info.modified));
+    Ok(Copied { etag, modified, sums: Sums::of(&info.digests) })
+}
+
+/// Copies by reading, decrypting, encrypting and putting.
+async fn recrypt(
+    face: &Face,
+    from: &Wanted<'_>,
+    looked_at: &ObjectInfo,
+    to: (&str, &str),
+    said: Said,
+    given: Option<&Given>,
+) -> S3Result<Copied> {
+    let (found, object) = from.open(face).await?;
+    if found.info.etag != looked_at.etag {
+        return Err(refuse(S3ErrorCode::PreconditionFailed, "the source was replaced meanwhile"));
+    }
+    let ObjectInfo { mut meta, headers, tags, digests, size, .. } = found.info;
+    Lock::leave(&mut meta);
+    let (meta, headers) = said.replace.unwrap_or((meta, headers));
+    let deliver =
+        |object| body::Outgoing::start(face.node.clone(), object, found.cipher, face.metrics.clone());
+    let new = NewObject {
+        bucket: to.0,
+        key: to.1,
+        options: PutOptions { meta, headers, tags: said.tags.unwrap_or(tags), ..PutOptions::default() },
+        promised: Promised::none().or_usual(algorithm_of(&digests)),
+        body: object.map(deliver),
+        length: Some(size),
+        given,
+    };
+    let Written { etag, sums } = store(face, new).await?;
+    Ok(Copied { etag, modified: std::time::SystemTime::now().into(), sums })
+}
+
+/// The checksum that an object has, or else the usual.
+fn algorithm_of(digests: &Digests) -> Algorithm {
+    digests.checksum.as_ref().map_or(Algorithm::Crc64Nvme, Algorithm::of)
 }

@@ -3,24 +3,28 @@
 //! What `s3s` parsed and authenticated comes in, its answers' shapes go out; what isn't here answers `NotImplemented`.
 
 mod acl;
+mod attributes;
 mod bucket;
 mod bucket_tag;
+mod complete;
 mod copy;
 mod cors;
 mod lifecycle;
 mod list;
 mod object;
+mod part_copy;
 mod policy;
+mod read;
 mod remove;
 mod resume;
 mod shape;
 mod tag;
 mod upload;
+mod upload_list;
 mod versioning;
 
 pub(crate) use bucket::REGION;
 pub(crate) use resume::forget_odd_range;
-pub(crate) use shape::url_encode;
 
 use std::sync::Arc;
 
@@ -34,6 +38,9 @@ use crate::{
     error::of_node,
     metrics::Metrics,
 };
+
+pub(crate) use object::{NewObject, Promised, Unkept, Written, store};
+pub(crate) use shape::{Sums, headers, url_encode, user_meta};
 
 /// The S3 face of a node.
 pub(crate) struct Face {
@@ -106,9 +113,9 @@ operations! {
         -> PutBucketLifecycleConfigurationOutput;
     list::list_objects(ListObjectsInput) -> ListObjectsOutput;
     list::list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
-    object::get_object(GetObjectInput) -> GetObjectOutput;
-    object::get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput;
-    object::head_object(HeadObjectInput) -> HeadObjectOutput;
+    read::get_object(GetObjectInput) -> GetObjectOutput;
+    attributes::get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput;
+    read::head_object(HeadObjectInput) -> HeadObjectOutput;
     object::put_object(PutObjectInput) -> PutObjectOutput;
     policy::delete_bucket_policy(DeleteBucketPolicyInput) -> DeleteBucketPolicyOutput;
     policy::get_bucket_policy(GetBucketPolicyInput) -> GetBucketPolicyOutput;
@@ -120,12 +127,12 @@ operations! {
     tag::get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput;
     tag::put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput;
     upload::abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
-    upload::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
+    complete::complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
     upload::create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
-    upload::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
-    upload::list_parts(ListPartsInput) -> ListPartsOutput;
+    upload_list::list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput;
+    upload_list::list_parts(ListPartsInput) -> ListPartsOutput;
     upload::upload_part(UploadPartInput) -> UploadPartOutput;
-    upload::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
+    part_copy::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
     versioning::get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput;
     versioning::put_bucket_versioning(PutBucketVersioningInput) -> PutBucketVersioningOutput;
 }

@@ -1,31 +1,28 @@
-//! Objects: put, get, head, and what is asked about them.
+//! Putting objects, and what every body that comes in goes through.
 
 use std::io;
 
 use pando_core::record::Digests;
-use pando_node::{ByteRange, Consistency, ObjectInfo, PutOptions};
+use pando_node::{Condition, Error, PutOptions};
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, dto::*};
+use tokio::sync::oneshot;
 
 use super::{
     Face,
-    remove::check_version,
-    resume::goes_on,
-    shape::{
-        ReadConditions, Sums, check_owner, etag, etag_of, expires, headers, metadata, tags_of_header,
-        timestamp, user_meta, write_condition,
-    },
+    shape::{Sums, check_owner, etag, headers, tags_of_header, user_meta, write_condition},
 };
 use crate::{
     body::{self, BodyError},
     digest::{Algorithm, md5_of},
     error::{of_body, of_node, refuse},
+    sse::{self, Given, Sealing, said},
 };
 
 /// What is computed when a client asks for no checksum, as in S3.
 const USUAL: Algorithm = Algorithm::Crc64Nvme;
 
 /// What a client promised about the body that it sends.
-pub(super) struct Promised {
+pub(crate) struct Promised {
     md5: Option<[u8; 16]>,
     checksum: Option<(Algorithm, Expected)>,
 }
@@ -41,7 +38,7 @@ enum Expected {
 
 impl Promised {
     /// What the head of a request promises.
-    pub(super) fn of(
+    pub(crate) fn of(
         content_md5: Option<&str>,
         sums: &Sums,
         wanted: Option<&ChecksumAlgorithm>,
@@ -129,36 +126,59 @@ pub(super) fn algorithm_of(name: &str) -> S3Result<Algorithm> {
     })
 }
 
-/// A request's body, with the check that follows it.
+/// A request's body on its way to the node.
+pub(super) struct Taken<D> {
+    pub(super) reader: body::Pieces,
+    /// What is kept of the body's hashes, once they were checked; for the node, when all was read.
+    pub(super) digests: D,
+    /// The same, for the answer.
+    pub(super) known: oneshot::Receiver<Digests>,
+}
+
+/// A request's body, with the check that follows it; encrypted if it is to be.
 pub(super) async fn take_body(
     face: &Face,
     body: Option<StreamingBlob>,
-    length: Option<i64>,
+    length: Option<u64>,
     promised: Promised,
-) -> S3Result<(body::Pieces, impl Future<Output = io::Result<Digests>> + Send)> {
-    let negative = |_| refuse(S3ErrorCode::InvalidArgument, "Content-Length can't be negative");
-    let length = length.map(u64::try_from).transpose().map_err(negative)?;
-    let taken = body::take(body, length, promised.algorithm(), &face.metrics).await;
+    sealing: Option<Sealing>,
+) -> S3Result<Taken<impl Future<Output = io::Result<Digests>> + Send>> {
+    let cipher = sealing.as_ref().map(Sealing::cipher);
+    let taken = body::take(body, length, promised.algorithm(), cipher, &face.metrics).await;
     let body::Incoming { reader, digests } = taken.map_err(|error| of_body(&error))?;
-    let checked = async move {
+    let (told, known) = oneshot::channel();
+    let digests = async move {
         let found = digests.get().await?;
         promised.check(&found).map_err(BodyError::into_io)?;
-        Ok(found)
+        let kept = match sealing {
+            Some(sealing) => sealing.mask(found),
+            None => found,
+        };
+        // Whoever asked may be gone.
+        let _ = told.send(kept.clone());
+        Ok(kept)
     };
-    Ok((reader, checked))
+    Ok(Taken { reader, digests, known })
+}
+
+/// The length that a request declares.
+pub(super) fn length(declared: Option<i64>) -> S3Result<Option<u64>> {
+    let negative = |_| refuse(S3ErrorCode::InvalidArgument, "Content-Length can't be negative");
+    declared.map(u64::try_from).transpose().map_err(negative)
 }
 
 /// Refuses what would be promised and not kept.
-pub(super) struct Unkept<'a> {
-    pub(super) acl: Option<&'a ObjectCannedACL>,
-    pub(super) encryption: Option<&'a ServerSideEncryption>,
-    pub(super) customer_key: bool,
-    pub(super) lock: bool,
-    pub(super) redirect: bool,
+pub(crate) struct Unkept<'a> {
+    pub(crate) acl: Option<&'a ObjectCannedACL>,
+    pub(crate) encryption: Option<&'a ServerSideEncryption>,
+    /// Whether a key of the client is given.
+    pub(crate) customer_key: bool,
+    pub(crate) lock: bool,
+    pub(crate) redirect: bool,
 }
 
 impl Unkept<'_> {
-    pub(super) fn check(&self) -> S3Result<()> {
+    pub(crate) fn check(&self) -> S3Result<()> {
         let refused = |why: &'static str| Err(refuse(S3ErrorCode::NotImplemented, why));
         match self.acl.map(ObjectCannedACL::as_str) {
             None | Some(ObjectCannedACL::PRIVATE | ObjectCannedACL::BUCKET_OWNER_FULL_CONTROL) => {}
@@ -169,8 +189,9 @@ impl Unkept<'_> {
         if self.encryption.is_some_and(|how| how.as_str() != ServerSideEncryption::AES256) {
             return refused("every object is encrypted with AES-256 by keys of the network; there is no KMS");
         }
-        if self.customer_key {
-            return refused("encryption with keys of the client (SSE-C) is not supported");
+        if self.encryption.is_some() && self.customer_key {
+            let why = "ask for encryption by keys of the network or by a key of the client (SSE-C), not both";
+            return Err(refuse(S3ErrorCode::InvalidArgument, why));
         }
         if self.lock {
             return refused("object lock is not supported");
@@ -182,16 +203,56 @@ impl Unkept<'_> {
     }
 }
 
+/// An object to put.
+pub(crate) struct NewObject<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) options: PutOptions,
+    pub(crate) promised: Promised,
+    pub(crate) body: Option<StreamingBlob>,
+    /// Its length, if it is known.
+    pub(crate) length: Option<u64>,
+    /// What it is to be encrypted with, if the client wants that.
+    pub(crate) given: Option<&'a Given>,
+}
+
+/// An object that was put.
+pub(crate) struct Written {
+    pub(crate) etag: ETag,
+    pub(crate) sums: Sums,
+}
+
+/// Puts an object, whatever it came by.
+pub(crate) async fn store(face: &Face, new: NewObject<'_>) -> S3Result<Written> {
+    let NewObject { bucket, key, mut options, promised, body, length, given } = new;
+    let sealing = given.map(Sealing::begin).transpose()?;
+    if let Some(sealing) = &sealing {
+        sealing.lock.enter(&mut options.meta);
+    }
+    let Taken { reader, digests, known } = take_body(face, body, length, promised, sealing).await?;
+    let replaces = matches!(options.condition, Condition::Exists | Condition::Match(_) | Condition::Md5(_));
+    let put = face.node.put_with(bucket, key, reader, options, digests).await;
+    let stored = put.map_err(|error| match error {
+        Error::Precondition { current: None } if replaces => {
+            refuse(S3ErrorCode::NoSuchKey, "If-Match: there is no such object")
+        }
+        error => of_node(error),
+    })?;
+    let digests = known.await.unwrap_or_default();
+    Ok(Written { etag: etag(&digests, &stored.etag), sums: Sums::of(&digests) })
+}
+
 pub(super) async fn put_object(
     face: &Face,
     request: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
-    let S3Request { input, headers: head, trailing_headers, .. } = request;
+    let S3Request { input, headers: head, trailing_headers, extensions, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
+    let given = sse::given(said!(input), &extensions)?;
     Unkept {
         acl: input.acl.as_ref(),
         encryption: input.server_side_encryption.as_ref(),
-        customer_key: input.sse_customer_algorithm.is_some() || input.sse_customer_key.is_some(),
+        customer_key: given.is_some(),
         lock: input.object_lock_mode.is_some() || input.object_lock_legal_hold_status.is_some(),
         redirect: input.website_redirect_location.is_some(),
     }
@@ -208,41 +269,30 @@ pub(super) async fn put_object(
         kind: None,
     };
     let wanted = input.checksum_algorithm.as_ref();
-    let promised = Promised::of(input.content_md5.as_deref(), &sums, wanted, &head, trailing_headers)?;
-    let options = PutOptions {
-        condition: write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?,
-        meta: user_meta(input.content_type, input.metadata),
-        headers: headers(
-            input.cache_control,
-            input.content_disposition,
-            input.content_encoding,
-            input.content_language,
-            input.expires.as_ref(),
-        ),
-        tags: tags_of_header(input.tagging.as_deref())?,
+    let new = NewObject {
+        bucket: &input.bucket,
+        key: &input.key,
+        options: PutOptions {
+            condition: write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?,
+            meta: user_meta(input.content_type, input.metadata),
+            headers: headers(
+                input.cache_control,
+                input.content_disposition,
+                input.content_encoding,
+                input.content_language,
+                input.expires.as_ref(),
+            ),
+            tags: tags_of_header(input.tagging.as_deref())?,
+        },
+        promised: Promised::of(input.content_md5.as_deref(), &sums, wanted, &head, trailing_headers)?,
+        body: input.body,
+        length: length(input.content_length)?,
+        given: given.as_ref(),
     };
-    let (reader, digests) = take_body(face, input.body, input.content_length, promised).await?;
-    let (told, known) = tokio::sync::oneshot::channel();
-    let digests = async move {
-        let digests = digests.await?;
-        let _ = told.send(digests.clone());
-        Ok(digests)
-    };
-    let if_match = input.if_match.is_some();
-    let stored =
-        face.node.put_with(&input.bucket, &input.key, reader, options, digests).await.map_err(|error| {
-            match error {
-                // What is to be replaced is not there.
-                pando_node::Error::Precondition { current: None } if if_match => {
-                    refuse(S3ErrorCode::NoSuchKey, "If-Match: there is no such object")
-                }
-                error => of_node(error),
-            }
-        })?;
-    let digests = known.await.unwrap_or_default();
-    let sums = Sums::of(&digests);
+    let Written { etag, sums } = store(face, new).await?;
+    let (sse_customer_algorithm, sse_customer_key_md5) = sse::echo(given.as_ref());
     Ok(S3Response::new(PutObjectOutput {
-        e_tag: Some(etag(&digests, &stored.etag)),
+        e_tag: Some(etag),
         checksum_crc32: sums.crc32,
         checksum_crc32c: sums.crc32c,
         checksum_crc64nvme: sums.crc64nvme,
@@ -250,175 +300,9 @@ pub(super) async fn put_object(
         checksum_sha256: sums.sha256,
         checksum_type: sums.kind,
         server_side_encryption: input.server_side_encryption,
+        sse_customer_algorithm,
+        sse_customer_key_md5,
         ..PutObjectOutput::default()
-    }))
-}
-
-pub(super) fn byte_range(range: Range) -> ByteRange {
-    match range {
-        Range::Int { first, last: Some(last) } => ByteRange::Inclusive(first, last),
-        Range::Int { first, last: None } => ByteRange::From(first),
-        Range::Suffix { length } => ByteRange::Last(length),
-    }
-}
-
-/// The part that a client wants of an object that was put in one piece: there is but the first.
-fn check_part(part: Option<i32>, range: Option<Range>, info: &ObjectInfo) -> S3Result<()> {
-    match (part, range) {
-        (None, _) => Ok(()),
-        (Some(_), Some(_)) => {
-            Err(refuse(S3ErrorCode::InvalidRequest, "give a range or a part number, not both"))
-        }
-        (Some(1), None) if info.digests.parts.is_none() => Ok(()),
-        (Some(_), None) if info.digests.parts.is_some() => {
-            Err(refuse(S3ErrorCode::NotImplemented, "single parts of an object can't be read; use a range"))
-        }
-        (Some(_), None) => Err(refuse(S3ErrorCode::InvalidPart, "this object has one part")),
-    }
-}
-
-pub(super) async fn get_object(
-    face: &Face,
-    request: S3Request<GetObjectInput>,
-) -> S3Result<S3Response<GetObjectOutput>> {
-    let input = request.input;
-    check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
-    let mut range = input.range.map(byte_range);
-    let get = |range| face.node.get(&input.bucket, &input.key, range, Consistency::Linearizable);
-    let mut object = get(range).await.map_err(of_node)?;
-    if range.is_some() && !goes_on(&request.headers, &object.info) {
-        range = None;
-        object = get(None).await.map_err(of_node)?;
-    }
-    let info = &object.info;
-    ReadConditions {
-        if_match: input.if_match.as_ref(),
-        if_none_match: input.if_none_match.as_ref(),
-        if_modified_since: input.if_modified_since.as_ref(),
-        if_unmodified_since: input.if_unmodified_since.as_ref(),
-    }
-    .check(info)?;
-    check_part(input.part_number, input.range, info)?;
-    let is_range = range.is_some();
-    let sums = match input.checksum_mode.is_some() && !is_range {
-        true => Sums::of(&info.digests),
-        false => Sums::default(),
-    };
-    let length = object.range.end - object.range.start;
-    let last = object.range.end.saturating_sub(1);
-    Ok(S3Response::new(GetObjectOutput {
-        accept_ranges: Some("bytes".to_owned()),
-        content_range: is_range.then(|| format!("bytes {}-{last}/{}", object.range.start, info.size)),
-        content_length: Some(length as i64),
-        cache_control: info.headers.cache_control.clone(),
-        content_disposition: info.headers.content_disposition.clone(),
-        content_encoding: info.headers.content_encoding.clone(),
-        content_language: info.headers.content_language.clone(),
-        content_type: Some(content_type(info)),
-        expires: expires(&info.headers),
-        e_tag: Some(etag_of(info)),
-        last_modified: Some(timestamp(info.modified)),
-        metadata: metadata(&info.meta),
-        tag_count: Some(info.tags.len() as i32).filter(|count| *count > 0),
-        parts_count: input.part_number.map(|_| 1),
-        checksum_crc32: sums.crc32,
-        checksum_crc32c: sums.crc32c,
-        checksum_crc64nvme: sums.crc64nvme,
-        checksum_sha1: sums.sha1,
-        checksum_sha256: sums.sha256,
-        checksum_type: sums.kind,
-        body: Some(body::Outgoing::start(face.node.clone(), object, face.metrics.clone())),
-        ..GetObjectOutput::default()
-    }))
-}
-
-/// What a client is told of content whose type nobody gave.
-fn content_type(info: &ObjectInfo) -> String {
-    info.meta.content_type.clone().unwrap_or_else(|| "application/octet-stream".to_owned())
-}
-
-pub(super) async fn head_object(
-    face: &Face,
-    request: S3Request<HeadObjectInput>,
-) -> S3Result<S3Response<HeadObjectOutput>> {
-    let input = request.input;
-    check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
-    let found = face.node.stat(&input.bucket, &input.key, Consistency::Linearizable).await;
-    let info = found.map_err(of_node)?;
-    ReadConditions {
-        if_match: input.if_match.as_ref(),
-        if_none_match: input.if_none_match.as_ref(),
-        if_modified_since: input.if_modified_since.as_ref(),
-        if_unmodified_since: input.if_unmodified_since.as_ref(),
-    }
-    .check(&info)?;
-    check_part(input.part_number, input.range, &info)?;
-    let range = input.range.map(byte_range).map(|range| range.of(info.size)).transpose().map_err(of_node)?;
-    let length = range.as_ref().map_or(info.size, |range| range.end - range.start);
-    let sums = match input.checksum_mode.is_some() && range.is_none() {
-        true => Sums::of(&info.digests),
-        false => Sums::default(),
-    };
-    Ok(S3Response::new(HeadObjectOutput {
-        accept_ranges: Some("bytes".to_owned()),
-        content_range: range.map(|range| format!("bytes {}-{}/{}", range.start, range.end - 1, info.size)),
-        content_length: Some(length as i64),
-        content_type: Some(content_type(&info)),
-        expires: expires(&info.headers),
-        e_tag: Some(etag_of(&info)),
-        last_modified: Some(timestamp(info.modified)),
-        metadata: metadata(&info.meta),
-        parts_count: input.part_number.map(|_| 1),
-        cache_control: info.headers.cache_control,
-        content_disposition: info.headers.content_disposition,
-        content_encoding: info.headers.content_encoding,
-        content_language: info.headers.content_language,
-        checksum_crc32: sums.crc32,
-        checksum_crc32c: sums.crc32c,
-        checksum_crc64nvme: sums.crc64nvme,
-        checksum_sha1: sums.sha1,
-        checksum_sha256: sums.sha256,
-        checksum_type: sums.kind,
-        ..HeadObjectOutput::default()
-    }))
-}
-
-pub(super) async fn get_object_attributes(
-    face: &Face,
-    request: S3Request<GetObjectAttributesInput>,
-) -> S3Result<S3Response<GetObjectAttributesOutput>> {
-    let input = request.input;
-    check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
-    let found = face.node.stat(&input.bucket, &input.key, Consistency::Linearizable).await;
-    let info = found.map_err(of_node)?;
-    // One header may name several.
-    let wanted = |all: &ObjectAttributes, what: &str| all.as_str().split(',').any(|one| one.trim() == what);
-    let wants = |what: &str| input.object_attributes.iter().any(|all| wanted(all, what));
-    let sums = Sums::of(&info.digests);
-    let checksum = Checksum {
-        checksum_crc32: sums.crc32,
-        checksum_crc32c: sums.crc32c,
-        checksum_crc64nvme: sums.crc64nvme,
-        checksum_sha1: sums.sha1,
-        checksum_sha256: sums.sha256,
-        checksum_type: sums.kind,
-    };
-    let parts = info.digests.parts.map(|parts| GetObjectAttributesParts {
-        total_parts_count: Some(parts.into()),
-        ..GetObjectAttributesParts::default()
-    });
-    Ok(S3Response::new(GetObjectAttributesOutput {
-        checksum: wants(ObjectAttributes::CHECKSUM).then_some(checksum),
-        e_tag: wants(ObjectAttributes::ETAG).then(|| etag_of(&info)),
-        last_modified: Some(timestamp(info.modified)),
-        object_parts: parts.filter(|_| wants(ObjectAttributes::OBJECT_PARTS)),
-        object_size: wants(ObjectAttributes::OBJECT_SIZE).then_some(info.size as i64),
-        storage_class: wants(ObjectAttributes::STORAGE_CLASS)
-            .then(|| StorageClass::from_static(StorageClass::STANDARD)),
-        ..GetObjectAttributesOutput::default()
     }))
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use pando_core::{
+    customer::is_reserved,
     id::WriteId,
     record::{Checksum, Digests, Headers, UserMeta},
 };
@@ -164,13 +165,13 @@ pub(super) fn check_owner(expected: Option<&str>) -> S3Result<()> {
 
 /// The five places in which S3's shapes carry a checksum.
 #[derive(Default)]
-pub(super) struct Sums {
-    pub(super) crc32: Option<String>,
-    pub(super) crc32c: Option<String>,
-    pub(super) crc64nvme: Option<String>,
-    pub(super) sha1: Option<String>,
-    pub(super) sha256: Option<String>,
-    pub(super) kind: Option<ChecksumType>,
+pub(crate) struct Sums {
+    pub(crate) crc32: Option<String>,
+    pub(crate) crc32c: Option<String>,
+    pub(crate) crc64nvme: Option<String>,
+    pub(crate) sha1: Option<String>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) kind: Option<ChecksumType>,
 }
 
 impl Sums {
@@ -214,14 +215,14 @@ impl Sums {
 }
 
 /// What the user says about an object, from S3's shapes.
-pub(super) fn user_meta(content_type: Option<String>, metadata: Option<s3s::dto::Metadata>) -> UserMeta {
+pub(crate) fn user_meta(content_type: Option<String>, metadata: Option<s3s::dto::Metadata>) -> UserMeta {
     let mut entries: Vec<(String, String)> = metadata.unwrap_or_default().into_iter().collect();
     entries.sort();
     UserMeta { content_type, entries }
 }
 
 /// How an object is to be delivered, from S3's shapes.
-pub(super) fn headers(
+pub(crate) fn headers(
     cache_control: Option<String>,
     content_disposition: Option<String>,
     content_encoding: Option<String>,
@@ -254,7 +255,9 @@ pub(super) fn expires(headers: &Headers) -> Option<Timestamp> {
 
 /// The metadata as S3's shapes have it.
 pub(super) fn metadata(meta: &UserMeta) -> Option<s3s::dto::Metadata> {
-    (!meta.entries.is_empty()).then(|| meta.entries.iter().cloned().collect())
+    let seen: s3s::dto::Metadata =
+        meta.entries.iter().filter(|(name, _)| !is_reserved(name)).cloned().collect();
+    (!seen.is_empty()).then_some(seen)
 }
 
 /// Tags, from a header: `name=value&…`, form-encoded.

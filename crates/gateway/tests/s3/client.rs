@@ -1,6 +1,6 @@
 //! A client that signs by hand (AWS Signature Version 4), and can therefore sign wrongly.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use aws_lc_rs::{digest, hmac};
 use data_encoding::HEXLOWER;
@@ -9,8 +9,12 @@ use pando_node::{Config, DEFAULT_GRACE, Node, core::access::Grants};
 use tempfile::TempDir;
 use time::{OffsetDateTime, macros::format_description};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, pki_types::ServerName},
 };
 
 /// One node with its gateway, and a key that may do everything.
@@ -23,6 +27,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// With a certificate and its key, which speaks TLS.
+    pub(crate) async fn with(tls: Option<(PathBuf, PathBuf)>) -> Self {
         let data = TempDir::new().unwrap();
         let config = Config {
             data: data.path().join("node"),
@@ -40,6 +49,7 @@ impl Site {
         let options = Options {
             s3: Some(([127, 0, 0, 1], 0).into()),
             domains: vec!["s3.example".to_owned()],
+            tls,
             ..Options::default()
         };
         let gateway = Gateway::start(node.clone(), options).await.unwrap();
@@ -62,6 +72,8 @@ pub(crate) struct Client {
     pub(crate) secret: String,
     /// By how many seconds its clock is ahead.
     pub(crate) ahead: i64,
+    /// Whom it trusts, if it speaks TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// A request in the making.
@@ -189,10 +201,10 @@ fn hmac(key: &[u8], text: &str) -> Vec<u8> {
 impl Client {
     async fn new(node: &Node, address: SocketAddr, grants: Grants) -> Self {
         let key = node.create_key("test", grants).await.unwrap();
-        Self { address, id: key.info.id, secret: key.secret.reveal(), ahead: 0 }
+        Self { address, id: key.info.id, secret: key.secret.reveal(), ahead: 0, tls: None }
     }
 
-    fn stamp(&self) -> String {
+    pub(crate) fn stamp(&self) -> String {
         let now = OffsetDateTime::from(SystemTime::now()) + time::Duration::seconds(self.ahead);
         now.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap()
     }
@@ -203,10 +215,15 @@ impl Client {
             "AWS4-HMAC-SHA256\n{stamp}\n{date}/us-east-1/s3/aws4_request\n{}",
             sha256(canonical.as_bytes())
         );
+        self.sign_text(date, &to_sign)
+    }
+
+    /// The signature of a text under the key of a day.
+    pub(crate) fn sign_text(&self, date: &str, text: &str) -> String {
         let key = ["us-east-1", "s3", "aws4_request"]
             .iter()
             .fold(hmac(format!("AWS4{}", self.secret).as_bytes(), date), |key, part| hmac(&key, part));
-        HEXLOWER.encode(&hmac(&key, &to_sign))
+        HEXLOWER.encode(&hmac(&key, text))
     }
 
     fn query_text(query: &[(String, String)]) -> String {
@@ -260,11 +277,11 @@ impl Client {
         call
     }
 
-    /// Sends a request as it is.
-    pub(crate) async fn send_as_is(&self, call: Call) -> Answer {
-        let mut all = call.headers;
+    /// A request as it goes over the wire: head and body.
+    pub(crate) fn head_of(&self, call: &Call) -> (String, Vec<u8>) {
+        let mut all = call.headers.clone();
         all.entry("host".to_owned()).or_insert_with(|| self.address.to_string());
-        all.extend(call.unsigned);
+        all.extend(call.unsigned.clone());
         all.entry("content-length".to_owned()).or_insert_with(|| call.body.len().to_string());
         let mut query = Self::query_text(&call.query);
         if let Some((from, to)) = call.respelled {
@@ -277,14 +294,33 @@ impl Client {
         };
         let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("{} {target} HTTP/1.1\r\n{head}connection: close\r\n\r\n", call.method);
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
-        // The server may answer and close before it has read all of it.
-        let _ = stream.write_all(&call.body).await;
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes).await;
+        (head, call.body.clone())
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn send_as_is(&self, call: Call) -> Answer {
+        let (head, body) = self.head_of(&call);
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let bytes = match &self.tls {
+            None => exchange(stream, head.as_bytes(), &body).await,
+            Some(config) => {
+                let name = ServerName::try_from("localhost").unwrap();
+                let stream = TlsConnector::from(config.clone()).connect(name, stream).await.unwrap();
+                exchange(stream, head.as_bytes(), &body).await
+            }
+        };
         answer(&bytes)
     }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &[u8], body: &[u8]) -> Vec<u8> {
+    stream.write_all(head).await.unwrap();
+    // The server may answer and close before it has read all of it.
+    let _ = stream.write_all(body).await;
+    let _ = stream.flush().await;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    bytes
 }
 
 /// Reads an answer of a connection that was closed after it.

@@ -119,3 +119,48 @@ async fn what_does_not_fit_is_refused() {
     assert_eq!(gone.outcome(), (404, "NoSuchUpload".into()));
     assert_eq!(client.send(call("GET", "/default/big")).await.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_are_listed_as_folders() {
+    let site = Site::new().await;
+    let client = &site.client;
+    // The last character there is does not hide what follows it.
+    let odd = format!("c/{}z", char::MAX);
+    for key in ["a/1", "a/2", "b", "c/x", "c/y", &odd, "d/e/f"] {
+        client.send(call("POST", &format!("/default/{key}")).query("uploads", "")).await.ok();
+    }
+    client.send(call("POST", "/default/b").query("uploads", "")).await.ok();
+    let list = |query: &[(&str, &str)]| {
+        let list = call("GET", "/default").query("uploads", "").query("delimiter", "/");
+        query.iter().fold(list, |list, (name, value)| list.query(name, value))
+    };
+    let prefixes = |answer: &Answer| -> Vec<String> {
+        answer.elements("Prefix").into_iter().filter(|prefix| !prefix.is_empty()).collect()
+    };
+    let all = client.send(list(&[])).await.ok();
+    assert_eq!(prefixes(&all), ["a/", "c/", "d/"].map(String::from).to_vec());
+    assert_eq!(all.elements("Key"), ["b", "b"]);
+    assert_eq!(all.element("IsTruncated"), "false");
+    let inside = client.send(list(&[("prefix", "d/")])).await.ok();
+    assert!(prefixes(&inside).contains(&"d/e/".to_owned()) && inside.elements("Key").is_empty());
+    // One entry at a time.
+    let (mut seen, mut key, mut id) = (Vec::new(), String::new(), String::new());
+    loop {
+        let mut query = vec![("max-uploads", "1"), ("key-marker", &*key), ("upload-id-marker", &*id)];
+        query.retain(|(_, value)| !value.is_empty());
+        let page = client.send(list(&query)).await.ok();
+        let mut entries: Vec<String> = prefixes(&page);
+        entries.extend(page.elements("Key"));
+        assert_eq!(entries.len(), 1, "{}", page.text());
+        seen.extend(entries);
+        if page.element("IsTruncated") != "true" {
+            break;
+        }
+        let next = (page.element("NextKeyMarker"), page.element("NextUploadIdMarker"));
+        assert_ne!(next.0, "");
+        (key, id) = next;
+    }
+    assert_eq!(seen, ["a/", "b", "b", "c/", "d/"]);
+    let after = client.send(list(&[("key-marker", "a/1")])).await.ok();
+    assert_eq!(prefixes(&after).first().cloned(), Some("c/".to_owned()), "one within is past it");
+}
