@@ -1,7 +1,7 @@
 //! Bodies of requests and answers: bounded in memory and in time, whatever the other side does.
 //!
-//! A body that comes in is read up to its declared length, hashed on the way, and fails if it ends early, is too
-//! long, or comes too slowly. A body that goes out holds the node's resources only while it flows: a client that
+//! A body that comes in is read up to its declared length, hashed on the way, and fails if it ends early or is too
+//! long; that it comes in time is up to `meter.rs`. A body that goes out holds the node's resources only while it flows: a client that
 //! stops reading costs a socket, not one of the few places for gets.
 
 use std::{
@@ -23,27 +23,31 @@ use s3s::{
 };
 use tokio::{
     io::{AsyncRead, ReadBuf},
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    sync::{Notify, mpsc, oneshot},
+    time::timeout,
 };
 
 use crate::{
     digest::{Algorithm, Hasher},
     metrics::Metrics,
+    s3::Face,
+    waiters::Waiters,
 };
 
 /// A body up to this length is read and hashed in one go.
 const SMALL: usize = 64 << 10;
 /// Pieces between the connection and the node: some 400 KiB each at most.
 const PIECES: usize = 4;
-/// In each span of this length a client must send …
-const SPAN: Duration = Duration::from_secs(30);
-/// … at least so many bytes: a modem does better, who doesn't holds a place that others wait for.
-const LEAST: u64 = 16 << 10;
 /// Pieces of 64 KiB between the node and the connection.
 const OUTGOING: usize = 4;
-/// A client that takes nothing for so long gives its place to others, and gets it back when it goes on.
-const STALLED: Duration = Duration::from_secs(5);
+/// A client that takes nothing for so long gives its place to others, and gets it back when it goes on: the kernel's
+/// buffers keep its connection busy meanwhile.
+const STALLED: Duration = Duration::from_millis(250);
+/// So much is asked for when it goes on, and twice as much each time that it took all of that at once: what is read
+/// ahead for who stops again is lost.
+const RESUMED: u64 = 1 << 20;
+/// Clients that take nothing, at once: each holds up to a mebibyte. Of more, who took nothing for longest is ended.
+const PAUSED: usize = 128;
 /// A client that takes nothing for so long is gone.
 const GONE: Duration = Duration::from_secs(300);
 
@@ -54,8 +58,6 @@ pub(crate) enum BodyError {
     TooShort(u64),
     #[error("the body is longer than declared")]
     TooLong,
-    #[error("less than {LEAST} bytes came within {} s", SPAN.as_secs())]
-    TooSlow,
     #[error("the connection failed: {0}")]
     Connection(StdError),
     #[error("the body's SHA-256 is not the one that was signed (x-amz-content-sha256)")]
@@ -154,7 +156,7 @@ pub(crate) async fn take(
     algorithm: Algorithm,
     metrics: &Arc<Metrics>,
 ) -> Result<Incoming, BodyError> {
-    let mut source = Source { body, length, read: 0, span: Instant::now() + SPAN, in_span: 0 };
+    let mut source = Source { body, length, read: 0 };
     let mut head = Vec::new();
     let mut hasher = Hasher::new(algorithm);
     while head.len() <= SMALL {
@@ -188,12 +190,9 @@ pub(crate) async fn take(
                 }
             };
             metrics.bytes_in(piece.len() as u64);
-            // The node's own pace is no fault of the client's.
-            let waited = Instant::now();
             if hashing.send(piece.clone()).await.is_err() || sender.send(Ok(piece)).await.is_err() {
                 return;
             }
-            source.span += waited.elapsed();
         }
     });
     Ok(Incoming {
@@ -206,32 +205,21 @@ struct Source {
     body: Option<StreamingBlob>,
     length: Option<u64>,
     read: u64,
-    /// When the span ends that is counted now.
-    span: Instant,
-    in_span: u64,
 }
 
 impl Source {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         let Some(body) = &mut self.body else { return self.end() };
-        loop {
-            match timeout_at(self.span, body.next()).await {
-                Ok(Some(Ok(piece))) => {
-                    self.read += piece.len() as u64;
-                    self.in_span += piece.len() as u64;
-                    if self.length.is_some_and(|length| self.read > length) {
-                        return Err(BodyError::TooLong);
-                    }
-                    return Ok(Some(piece));
+        match body.next().await {
+            Some(Ok(piece)) => {
+                self.read += piece.len() as u64;
+                if self.length.is_some_and(|length| self.read > length) {
+                    return Err(BodyError::TooLong);
                 }
-                Ok(Some(Err(error))) => return Err(BodyError::of_stream(error)),
-                Ok(None) => return self.end(),
-                Err(_) if self.in_span < LEAST => return Err(BodyError::TooSlow),
-                Err(_) => {
-                    self.in_span = 0;
-                    self.span = Instant::now() + SPAN;
-                }
+                Ok(Some(piece))
             }
+            Some(Err(error)) => Err(BodyError::of_stream(error)),
+            None => self.end(),
         }
     }
 
@@ -251,11 +239,12 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// Starts delivering.
-    pub(crate) fn start(node: Node, object: Object, metrics: Arc<Metrics>) -> StreamingBlob {
+    pub(crate) fn start(face: &Face, object: Object) -> StreamingBlob {
         let left = object.range.end - object.range.start;
         let (sender, pieces) = mpsc::channel(OUTGOING);
+        let (node, metrics, paused) = (face.node.clone(), face.metrics.clone(), face.paused.clone());
         tokio::spawn(async move {
-            if let Err(error) = deliver(node, object, &sender, &metrics).await {
+            if let Err(error) = deliver(node, object, &sender, &metrics, &paused).await {
                 tracing::info!(%error, "a download ends early");
                 let _ = timeout(STALLED, sender.send(Err(error))).await;
             }
@@ -269,15 +258,17 @@ async fn deliver(
     object: Object,
     sender: &mpsc::Sender<Result<Bytes, StdError>>,
     metrics: &Metrics,
+    paused: &Arc<Waiters>,
 ) -> Result<(), StdError> {
     let (info, end) = (object.info.clone(), object.range.end);
     let mut at = object.range.start;
+    let mut asked = end - at;
     let mut object = Some(object);
     while at < end {
         let current = match &mut object {
             Some(current) => current,
             None => {
-                let range = Some(ByteRange::Inclusive(at, end - 1));
+                let range = Some(ByteRange::Inclusive(at, end.min(at.saturating_add(asked)) - 1));
                 let again = node.get(&info.bucket, &info.key, range, Consistency::Linearizable).await?;
                 if again.info.etag != info.etag {
                     return Err("the object was replaced while the client did not read".into());
@@ -285,13 +276,15 @@ async fn deliver(
                 object.insert(again)
             }
         };
+        let until = current.range.end;
         let Some(piece) = current.next().await else { break };
         let piece = piece?;
         let place = match timeout(STALLED, sender.reserve()).await {
             Ok(place) => place,
             Err(_) => {
                 object = None;
-                timeout(GONE, sender.reserve()).await.map_err(|_| "the client stopped reading")?
+                asked = RESUMED / 2;
+                pause(sender, paused).await?
             }
         };
         // Nobody reads any more: not an error of ours.
@@ -299,8 +292,31 @@ async fn deliver(
         at += piece.len() as u64;
         metrics.bytes_out(piece.len() as u64);
         place.send(Ok(piece));
+        if object.is_none() || at == until {
+            object = None;
+            asked = asked.saturating_mul(2);
+        }
     }
     Ok(())
+}
+
+/// What a client that takes nothing is waited for with.
+type Place<'a> = Result<mpsc::Permit<'a, Result<Bytes, StdError>>, mpsc::error::SendError<()>>;
+
+/// Waits until the client goes on, or it is its turn to make room.
+async fn pause<'a>(
+    sender: &'a mpsc::Sender<Result<Bytes, StdError>>,
+    paused: &Arc<Waiters>,
+) -> Result<Place<'a>, StdError> {
+    let leave = Arc::new(Notify::new());
+    let _waiter = paused.enter(leave.clone());
+    if paused.len() > PAUSED {
+        paused.dismiss_longest();
+    }
+    tokio::select! {
+        place = timeout(GONE, sender.reserve()) => place.map_err(|_| "the client stopped reading".into()),
+        () = leave.notified() => Err("too many clients that don't read, and this one for longest".into()),
+    }
 }
 
 impl Stream for Outgoing {

@@ -24,10 +24,11 @@ use crate::{
     StartError,
     auth::{Keys, Operation},
     error::refuse,
+    meter::{Limits, Metered},
     metrics::Metrics,
     s3::Face,
     signed,
-    wire::PatientBody,
+    waiters::Waiters,
 };
 
 /// Most bytes of a body that is XML: the longest are the names of a thousand objects, and of ten thousand parts.
@@ -40,6 +41,7 @@ pub(crate) struct Front {
     /// Whether `/health` and `/metrics` are here.
     pages: bool,
     s3: Option<S3Service>,
+    limits: Arc<Limits>,
     /// Ids of requests: where they start differs with each start.
     requests: AtomicU64,
 }
@@ -62,7 +64,11 @@ impl Front {
         domains: &[String],
     ) -> Result<Self, StartError> {
         let keys = Keys::new(node.clone());
-        let mut builder = S3ServiceBuilder::new(Face { node: node.clone(), metrics: metrics.clone() });
+        let mut builder = S3ServiceBuilder::new(Face {
+            node: node.clone(),
+            metrics: metrics.clone(),
+            paused: Arc::new(Waiters::default()),
+        });
         builder.set_auth(keys.clone());
         builder.set_access(keys);
         builder.set_validation(Names);
@@ -73,12 +79,19 @@ impl Front {
             let hosts = MultiDomain::new(domains).map_err(|_| StartError::Domain(domains.join(", ")))?;
             builder.set_host(hosts);
         }
-        Ok(Self { node, metrics, pages, s3: Some(builder.build()), requests: first_request() })
+        Ok(Self {
+            node,
+            metrics,
+            pages,
+            s3: Some(builder.build()),
+            limits: Arc::default(),
+            requests: first_request(),
+        })
     }
 
     /// The pages, and nothing else.
     pub(crate) fn pages_only(node: Node, metrics: Arc<Metrics>) -> Self {
-        Self { node, metrics, pages: true, s3: None, requests: first_request() }
+        Self { node, metrics, pages: true, s3: None, limits: Arc::default(), requests: first_request() }
     }
 
     /// Answers one request, whatever it is.
@@ -116,9 +129,15 @@ impl Front {
             return of_error(error);
         }
         let is_head = request.method() == Method::HEAD;
-        let mut request = request.map(|body| Body::http_body_unsync(PatientBody::new(body)));
+        let (head, body) = request.into_parts();
+        let (body, account) = Metered::new(body, operation.clone(), Arc::clone(&self.limits));
+        let mut request = Request::from_parts(head, Body::http_body_unsync(body));
         request.extensions_mut().insert(operation.clone());
-        match s3.call(request).await {
+        let answer = s3.call(request).await;
+        if let Some(excess) = account.excess() {
+            return of_error(excess.into());
+        }
+        match answer {
             Ok(mut response) => {
                 // `s3s` says so for GET only.
                 if is_head && response.headers().contains_key(header::CONTENT_RANGE) {

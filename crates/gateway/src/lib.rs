@@ -9,10 +9,12 @@ mod body;
 mod digest;
 mod error;
 mod front;
+mod meter;
 mod metrics;
 mod s3;
 mod server;
 mod signed;
+mod waiters;
 mod wire;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};

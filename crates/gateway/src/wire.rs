@@ -1,4 +1,4 @@
-//! What bytes travel on: TLS from files, and streams and bodies that don't wait for ever.
+//! What bytes travel on: TLS from files, and streams that don't wait for ever.
 
 use std::{
     io,
@@ -9,11 +9,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -29,8 +27,6 @@ use crate::StartError;
 
 /// A client that takes nothing for so long is gone.
 const WRITE: Duration = Duration::from_secs(300);
-/// A client that sends nothing for so long in mid-request is gone.
-const READ: Duration = Duration::from_secs(60);
 
 /// TLS with a certificate chain and key from PEM files.
 pub(crate) fn tls(chain: &Path, key: &Path) -> Result<TlsAcceptor, StartError> {
@@ -119,49 +115,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_shutdown(context);
         self.waited(context, outcome)
-    }
-}
-
-/// A request's body that fails when nothing comes for too long.
-pub(crate) struct PatientBody {
-    inner: Incoming,
-    deadline: Pin<Box<Sleep>>,
-}
-
-impl PatientBody {
-    pub(crate) fn new(inner: Incoming) -> Self {
-        Self { inner, deadline: Box::pin(sleep(READ)) }
-    }
-}
-
-impl Body for PatientBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Ready(frame) => {
-                self.deadline.as_mut().reset(Instant::now() + READ);
-                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
-            }
-            Poll::Pending => match self.deadline.as_mut().poll(context) {
-                Poll::Ready(()) => {
-                    let why = "the client sends nothing";
-                    Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, why))))
-                }
-                Poll::Pending => Poll::Pending,
-            },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

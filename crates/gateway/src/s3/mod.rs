@@ -16,12 +16,14 @@ use std::sync::Arc;
 use pando_node::Node;
 use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 
-use crate::{auth::Caller, metrics::Metrics};
+use crate::{auth::Caller, metrics::Metrics, waiters::Waiters};
 
 /// The S3 face of a node.
 pub(crate) struct Face {
     pub(crate) node: Node,
     pub(crate) metrics: Arc<Metrics>,
+    /// Downloads whose clients don't read.
+    pub(crate) paused: Arc<Waiters>,
 }
 
 /// Who makes a request: filled in by the check of access, without which none gets here.

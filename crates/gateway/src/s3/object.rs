@@ -324,7 +324,7 @@ pub(super) async fn get_object(
         checksum_sha1: sums.sha1,
         checksum_sha256: sums.sha256,
         checksum_type: sums.kind,
-        body: Some(body::Outgoing::start(face.node.clone(), object, face.metrics.clone())),
+        body: Some(body::Outgoing::start(face, object)),
         ..GetObjectOutput::default()
     }))
 }

@@ -192,7 +192,7 @@ pub(super) async fn upload_part_copy(
                 return Err(refuse(S3ErrorCode::PreconditionFailed, "the source was replaced meanwhile"));
             }
             let length = object.range.end - object.range.start;
-            let body = body::Outgoing::start(face.node.clone(), object, face.metrics.clone());
+            let body = body::Outgoing::start(face, object);
             let promised = Promised::none().or_usual(algorithm);
             let (reader, digests) = take_body(face, Some(body), i64::try_from(length).ok(), promised).await?;
             let (told, known) = tokio::sync::oneshot::channel();

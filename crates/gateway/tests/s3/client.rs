@@ -252,8 +252,8 @@ impl Client {
         call
     }
 
-    /// Sends a request as it is.
-    pub(crate) async fn send_as_is(&self, call: Call) -> Answer {
+    /// A request as it is sent.
+    pub(crate) fn bytes(&self, call: Call) -> Vec<u8> {
         let mut all = call.headers;
         all.entry("host".to_owned()).or_insert_with(|| self.address.to_string());
         all.extend(call.unsigned);
@@ -265,10 +265,14 @@ impl Client {
         };
         let head: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("{} {target} HTTP/1.1\r\n{head}connection: close\r\n\r\n", call.method);
+        [head.into_bytes(), call.body].concat()
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn send_as_is(&self, call: Call) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
         // The server may answer and close before it has read all of it.
-        let _ = stream.write_all(&call.body).await;
+        let _ = stream.write_all(&self.bytes(call)).await;
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes).await;
         answer(&bytes)
