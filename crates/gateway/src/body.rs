@@ -15,7 +15,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use pando_core::record::Digests;
-use pando_node::{ByteRange, Consistency, Node, Object};
+use pando_node::Object;
 use s3s::{
     StdError,
     dto::StreamingBlob,
@@ -43,10 +43,10 @@ const OUTGOING: usize = 4;
 /// A client that takes nothing for so long gives its place to others, and gets it back when it goes on: the kernel's
 /// buffers keep its connection busy meanwhile.
 const STALLED: Duration = Duration::from_millis(250);
-/// So much is asked for when it goes on, and twice as much each time that it took all of that at once: what is read
-/// ahead for who stops again is lost.
-const RESUMED: u64 = 1 << 20;
-/// Clients that take nothing, at once: each holds up to a mebibyte. Of more, who took nothing for longest is ended.
+/// Pieces are slices of what the node read in one go, half a mebibyte. Those of a longer download are copied, or a client
+/// that takes nothing would keep all of it for the few that wait for it.
+const READ_AT_ONCE: u64 = 512 << 10;
+/// Clients that take nothing, at once: each holds some 400 KiB. Of more, who took nothing for longest is ended.
 const PAUSED: usize = 128;
 /// A client that takes nothing for so long is gone.
 const GONE: Duration = Duration::from_secs(300);
@@ -242,9 +242,9 @@ impl Outgoing {
     pub(crate) fn start(face: &Face, object: Object) -> StreamingBlob {
         let left = object.range.end - object.range.start;
         let (sender, pieces) = mpsc::channel(OUTGOING);
-        let (node, metrics, paused) = (face.node.clone(), face.metrics.clone(), face.paused.clone());
+        let (metrics, paused) = (face.metrics.clone(), face.paused.clone());
         tokio::spawn(async move {
-            if let Err(error) = deliver(node, object, &sender, &metrics, &paused).await {
+            if let Err(error) = deliver(object, &sender, &metrics, &paused).await {
                 tracing::info!(%error, "a download ends early");
                 let _ = timeout(STALLED, sender.send(Err(error))).await;
             }
@@ -254,48 +254,25 @@ impl Outgoing {
 }
 
 async fn deliver(
-    node: Node,
-    object: Object,
+    mut object: Object,
     sender: &mpsc::Sender<Result<Bytes, StdError>>,
     metrics: &Metrics,
     paused: &Arc<Waiters>,
 ) -> Result<(), StdError> {
-    let (info, end) = (object.info.clone(), object.range.end);
-    let mut at = object.range.start;
-    let mut asked = end - at;
-    let mut object = Some(object);
-    while at < end {
-        let current = match &mut object {
-            Some(current) => current,
-            None => {
-                let range = Some(ByteRange::Inclusive(at, end.min(at.saturating_add(asked)) - 1));
-                let again = node.get(&info.bucket, &info.key, range, Consistency::Linearizable).await?;
-                if again.info.etag != info.etag {
-                    return Err("the object was replaced while the client did not read".into());
-                }
-                object.insert(again)
-            }
-        };
-        let until = current.range.end;
-        let Some(piece) = current.next().await else { break };
-        let piece = piece?;
+    let is_long = object.range.end - object.range.start > READ_AT_ONCE;
+    while let Some(piece) = object.next().await {
+        let piece = if is_long { Bytes::copy_from_slice(&piece?) } else { piece? };
         let place = match timeout(STALLED, sender.reserve()).await {
             Ok(place) => place,
             Err(_) => {
-                object = None;
-                asked = RESUMED / 2;
+                object.pause();
                 pause(sender, paused).await?
             }
         };
         // Nobody reads any more: not an error of ours.
         let Ok(place) = place else { return Ok(()) };
-        at += piece.len() as u64;
         metrics.bytes_out(piece.len() as u64);
         place.send(Ok(piece));
-        if object.is_none() || at == until {
-            object = None;
-            asked = asked.saturating_mul(2);
-        }
     }
     Ok(())
 }
