@@ -78,3 +78,51 @@ eventually() {
     sleep 0.3
   done
 }
+
+# --- nodes that serve S3
+
+declare -A url=() listen=() at=()
+
+# The text of field $1 of a JSON object on stdin.
+field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" | head -n 1; }
+
+# Starts node $1, serving S3 at ${url[$1]}; again where it was if it ran before.
+serve() {
+  local node=$1
+  start "$node" --listen "${listen[$node]:-127.0.0.1:0}" --s3 "${at[$node]:-127.0.0.1:0}" --zone "z$node" \
+    --grace 5m --dead-after never "${@:2}"
+  listen[$node]="$(field listen <"$work/node$node.ready")"
+  url[$node]="$(field endpoint <"$work/node$node.ready")"
+  [[ "${url[$node]}" == http* ]] || die "node $node does not say where it serves S3: $(cat "$work/node$node.ready")"
+  at[$node]="${url[$node]#*://}"
+}
+
+# Whether $1 nodes are members, no transition runs, and every copy is in place.
+in_order() {
+  local status
+  status="$(on 1 --json status)"
+  [[ "$(grep -o '"capacity"' <<<"$status" | wc -l)" == "$1" ]] &&
+    grep -q '"in_transition":false' <<<"$status" && on 1 check
+}
+
+# Three nodes, and an access key as $key and $secret.
+three_that_serve() {
+  serve 1 --capacity 100G
+  serve 2 --capacity 100G --join "$(on 1 invite)"
+  serve 3 --capacity 100G --join "$(on 1 invite)"
+  eventually 60 "three nodes" in_order 3
+  new_key
+  say "three nodes serve S3: ${url[*]}"
+}
+
+new_key() {
+  local made
+  made="$(on 2 --json key create e2e 2>/dev/null)"
+  # Read by those who source this.
+  # shellcheck disable=SC2034
+  key="$(field key <<<"$made")" secret="$(field secret <<<"$made")"
+  [[ -n "$key" && -n "$secret" ]] || die "no access key: $made"
+}
+
+# Kibibytes of memory of node $1 as /proc says: VmHWM is the peak, VmRSS what it has now.
+memory() { sed -n "s/^$2:[[:space:]]*\([0-9]*\) kB/\1/p" "/proc/${pids[$1]}/status"; }

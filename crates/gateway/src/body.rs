@@ -1,7 +1,7 @@
 //! Bodies of requests and answers: bounded in memory and in time, whatever the other side does.
 //!
-//! A body that comes in is read up to its declared length, hashed on the way, and fails if it ends early, is too
-//! long, or comes too slowly. A body that goes out holds the node's resources only while it flows: a client that
+//! A body that comes in is read up to its declared length, hashed on the way, and fails if it ends early or is too
+//! long; that it comes in time is up to `meter.rs`. A body that goes out holds the node's resources only while it flows: a client that
 //! stops reading costs a socket, not one of the few places for gets.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use pando_core::record::Digests;
-use pando_node::{ByteRange, Consistency, Node, Object};
+use pando_node::Object;
 use s3s::{
     StdError,
     dto::StreamingBlob,
@@ -23,28 +23,32 @@ use s3s::{
 };
 use tokio::{
     io::{AsyncRead, ReadBuf},
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    sync::{Notify, mpsc, oneshot},
+    time::timeout,
 };
 
 use crate::{
     digest::{Algorithm, Hasher},
     metrics::Metrics,
+    s3::Face,
     sse::Cipher,
+    waiters::Waiters,
 };
 
 /// A body up to this length is read and hashed in one go.
 const SMALL: usize = 64 << 10;
 /// Pieces between the connection and the node: some 400 KiB each at most.
 const PIECES: usize = 4;
-/// In each span of this length a client must send …
-const SPAN: Duration = Duration::from_secs(30);
-/// … at least so many bytes: a modem does better, who doesn't holds a place that others wait for.
-const LEAST: u64 = 16 << 10;
 /// Pieces of 64 KiB between the node and the connection.
 const OUTGOING: usize = 4;
-/// A client that takes nothing for so long gives its place to others, and gets it back when it goes on.
-const STALLED: Duration = Duration::from_secs(5);
+/// A client that takes nothing for so long gives its place to others, and gets it back when it goes on: the kernel's
+/// buffers keep its connection busy meanwhile.
+const STALLED: Duration = Duration::from_millis(250);
+/// Pieces are slices of what the node read in one go, half a mebibyte. Those of a longer download are copied, or a client
+/// that takes nothing would keep all of it for the few that wait for it.
+const READ_AT_ONCE: u64 = 512 << 10;
+/// Clients that take nothing, at once: each holds some 400 KiB. Of more, who took nothing for longest is ended.
+const PAUSED: usize = 128;
 /// A client that takes nothing for so long is gone.
 const GONE: Duration = Duration::from_secs(300);
 
@@ -55,8 +59,6 @@ pub(crate) enum BodyError {
     TooShort(u64),
     #[error("the body is longer than declared")]
     TooLong,
-    #[error("less than {LEAST} bytes came within {} s", SPAN.as_secs())]
-    TooSlow,
     #[error("the connection failed: {0}")]
     Connection(StdError),
     #[error("the body's SHA-256 is not the one that was signed (x-amz-content-sha256)")]
@@ -164,7 +166,7 @@ pub(crate) async fn take(
     mut cipher: Option<Cipher>,
     metrics: &Arc<Metrics>,
 ) -> Result<Incoming, BodyError> {
-    let mut source = Source { body, length, read: 0, span: Instant::now() + SPAN, in_span: 0 };
+    let mut source = Source { body, length, read: 0 };
     let mut head = Vec::new();
     let mut hasher = Hasher::new(algorithm);
     while head.len() <= SMALL {
@@ -205,8 +207,6 @@ pub(crate) async fn take(
                 }
             };
             metrics.bytes_in(piece.len() as u64);
-            // The node's own pace is no fault of the client's.
-            let waited = Instant::now();
             if hashing.send(piece.clone()).await.is_err() {
                 return;
             }
@@ -219,7 +219,6 @@ pub(crate) async fn take(
             if sender.send(Ok(piece)).await.is_err() {
                 return;
             }
-            source.span += waited.elapsed();
         }
     });
     Ok(Incoming {
@@ -232,32 +231,21 @@ struct Source {
     body: Option<StreamingBlob>,
     length: Option<u64>,
     read: u64,
-    /// When the span ends that is counted now.
-    span: Instant,
-    in_span: u64,
 }
 
 impl Source {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         let Some(body) = &mut self.body else { return self.end() };
-        loop {
-            match timeout_at(self.span, body.next()).await {
-                Ok(Some(Ok(piece))) => {
-                    self.read += piece.len() as u64;
-                    self.in_span += piece.len() as u64;
-                    if self.length.is_some_and(|length| self.read > length) {
-                        return Err(BodyError::TooLong);
-                    }
-                    return Ok(Some(piece));
+        match body.next().await {
+            Some(Ok(piece)) => {
+                self.read += piece.len() as u64;
+                if self.length.is_some_and(|length| self.read > length) {
+                    return Err(BodyError::TooLong);
                 }
-                Ok(Some(Err(error))) => return Err(BodyError::of_stream(error)),
-                Ok(None) => return self.end(),
-                Err(_) if self.in_span < LEAST => return Err(BodyError::TooSlow),
-                Err(_) => {
-                    self.in_span = 0;
-                    self.span = Instant::now() + SPAN;
-                }
+                Ok(Some(piece))
             }
+            Some(Err(error)) => Err(BodyError::of_stream(error)),
+            None => self.end(),
         }
     }
 
@@ -277,16 +265,12 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// Starts delivering, decrypted if there is a cipher.
-    pub(crate) fn start(
-        node: Node,
-        object: Object,
-        cipher: Option<Cipher>,
-        metrics: Arc<Metrics>,
-    ) -> StreamingBlob {
+    pub(crate) fn start(face: &Face, object: Object, cipher: Option<Cipher>) -> StreamingBlob {
         let left = object.range.end - object.range.start;
         let (sender, pieces) = mpsc::channel(OUTGOING);
+        let (metrics, paused) = (face.metrics.clone(), face.paused.clone());
         tokio::spawn(async move {
-            if let Err(error) = deliver(node, object, cipher, &sender, &metrics).await {
+            if let Err(error) = deliver(object, cipher, &sender, &metrics, &paused).await {
                 tracing::info!(%error, "a download ends early");
                 let _ = timeout(STALLED, sender.send(Err(error))).await;
             }
@@ -296,46 +280,53 @@ impl Outgoing {
 }
 
 async fn deliver(
-    node: Node,
-    object: Object,
+    mut object: Object,
     mut cipher: Option<Cipher>,
     sender: &mpsc::Sender<Result<Bytes, StdError>>,
     metrics: &Metrics,
+    paused: &Arc<Waiters>,
 ) -> Result<(), StdError> {
-    let (info, end) = (object.info.clone(), object.range.end);
+    let is_long = object.range.end - object.range.start > READ_AT_ONCE;
     let mut at = object.range.start;
-    let mut object = Some(object);
-    while at < end {
-        let current = match &mut object {
-            Some(current) => current,
-            None => {
-                let range = Some(ByteRange::Inclusive(at, end - 1));
-                let again = node.get(&info.bucket, &info.key, range, Consistency::Linearizable).await?;
-                if again.info.etag != info.etag {
-                    return Err("the object was replaced while the client did not read".into());
-                }
-                object.insert(again)
-            }
-        };
-        let Some(piece) = current.next().await else { break };
-        let mut piece = piece?;
+    while let Some(piece) = object.next().await {
+        let mut piece = if is_long { Bytes::copy_from_slice(&piece?) } else { piece? };
+        let len = piece.len() as u64;
         if let Some(cipher) = &mut cipher {
             piece = cipher.applied(at, piece);
         }
+        at += len;
         let place = match timeout(STALLED, sender.reserve()).await {
             Ok(place) => place,
             Err(_) => {
-                object = None;
-                timeout(GONE, sender.reserve()).await.map_err(|_| "the client stopped reading")?
+                object.pause();
+                pause(sender, paused).await?
             }
         };
         // Nobody reads any more: not an error of ours.
         let Ok(place) = place else { return Ok(()) };
-        at += piece.len() as u64;
         metrics.bytes_out(piece.len() as u64);
         place.send(Ok(piece));
     }
     Ok(())
+}
+
+/// What a client that takes nothing is waited for with.
+type Place<'a> = Result<mpsc::Permit<'a, Result<Bytes, StdError>>, mpsc::error::SendError<()>>;
+
+/// Waits until the client goes on, or it is its turn to make room.
+async fn pause<'a>(
+    sender: &'a mpsc::Sender<Result<Bytes, StdError>>,
+    paused: &Arc<Waiters>,
+) -> Result<Place<'a>, StdError> {
+    let leave = Arc::new(Notify::new());
+    let _waiter = paused.enter(leave.clone());
+    if paused.len() > PAUSED {
+        paused.dismiss_longest();
+    }
+    tokio::select! {
+        place = timeout(GONE, sender.reserve()) => place.map_err(|_| "the client stopped reading".into()),
+        () = leave.notified() => Err("too many clients that don't read, and this one for longest".into()),
+    }
 }
 
 impl Stream for Outgoing {

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -24,13 +24,13 @@ use crate::{
     auth::{Keys, Operation},
     buckets::{Buckets, Open},
     chunked, cors,
-    error::refuse,
     hosts::Hosts,
+    meter::{Limits, Metered},
     metrics::Metrics,
     post::{self, Posts},
     s3::{Face, forget_odd_range},
     signed, sse,
-    wire::PatientBody,
+    waiters::Waiters,
 };
 
 /// Most bytes of a body that is XML: the longest are the names of a thousand objects, and of ten thousand parts.
@@ -54,6 +54,7 @@ struct S3 {
     posts: Posts,
     buckets: Buckets,
     hosts: Hosts,
+    limits: Arc<Limits>,
 }
 
 /// Which names can be buckets is said by the node.
@@ -75,7 +76,13 @@ impl Front {
     ) -> Result<Self, StartError> {
         let (buckets, hosts) = (Buckets::new(node.clone()), Hosts::new(domains)?);
         let keys = Keys::new(node.clone(), buckets.clone());
-        let face = || Face { node: node.clone(), metrics: metrics.clone(), buckets: buckets.clone() };
+        let paused = Arc::new(Waiters::default());
+        let face = || Face {
+            node: node.clone(),
+            metrics: metrics.clone(),
+            buckets: buckets.clone(),
+            paused: paused.clone(),
+        };
         let mut builder = S3ServiceBuilder::new(face());
         builder.set_auth(keys.clone());
         builder.set_access(keys.clone());
@@ -85,7 +92,8 @@ impl Front {
         config.xml_max_body_size = XML;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let posts = Posts { face: face(), keys, hosts: hosts.clone() };
-        let s3 = Some(S3 { service: builder.build(), posts, buckets, hosts });
+        let limits = Arc::default();
+        let s3 = Some(S3 { service: builder.build(), posts, buckets, hosts, limits });
         Ok(Self { node, metrics, pages, s3, requests: first_request() })
     }
 
@@ -181,28 +189,28 @@ impl S3 {
 
     async fn serve(&self, request: Request<Incoming>, operation: &Operation) -> Response<Body> {
         let is_head = request.method() == Method::HEAD;
+        let (head, body) = request.into_parts();
+        let (body, account) = Metered::new(body, operation.clone(), Arc::clone(&self.limits));
+        let request = Request::from_parts(head, body);
         if let Some(boundary) = post::boundary_of(&request) {
-            return match boundary {
-                Ok(boundary) => {
-                    self.posts.answer(request, &boundary, operation).await.unwrap_or_else(of_error)
-                }
-                Err(error) => of_error(error),
+            let answered = match boundary {
+                Ok(boundary) => self.posts.answer(request, &boundary, operation).await,
+                Err(error) => Err(error),
+            };
+            return match account.excess() {
+                Some(excess) => of_error(excess.into()),
+                None => answered.unwrap_or_else(of_error),
             };
         }
-        let too_slow = Arc::new(AtomicBool::new(false));
-        let request = request.map(|body| PatientBody::new(body, Arc::clone(&too_slow)));
         let mut request = chunked::bounded(request);
         forget_odd_range(request.headers_mut());
         sse::hide(request.headers_mut());
         request.extensions_mut().insert(operation.clone());
-        match self.service.call(request).await {
-            // `s3s` does not know why a body failed that it wanted whole.
-            Ok(response)
-                if too_slow.load(Ordering::Relaxed)
-                    && response.status() == StatusCode::INTERNAL_SERVER_ERROR =>
-            {
-                of_error(refuse(S3ErrorCode::RequestTimeout, "the request's body came too slowly"))
-            }
+        let answer = self.service.call(request).await;
+        if let Some(excess) = account.excess() {
+            return of_error(excess.into());
+        }
+        match answer {
             Ok(mut response) => {
                 // `s3s` says so for GET only.
                 if is_head && response.headers().contains_key(header::CONTENT_RANGE) {

@@ -14,6 +14,7 @@ mod error;
 mod front;
 mod hosts;
 mod link;
+mod meter;
 mod metrics;
 mod post;
 mod remember;
@@ -21,6 +22,7 @@ mod s3;
 mod server;
 mod signed;
 mod sse;
+mod waiters;
 mod wire;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};

@@ -48,6 +48,14 @@ impl Object {
             Source::Chunks(chunks) => chunks.next().await.transpose(),
         }
     }
+
+    /// Gives its place to others, and what was read ahead up, since nobody takes what comes. The next [`Object::next`]
+    /// waits for its turn again, and goes on where this one was, whatever became of the object meanwhile.
+    pub fn pause(&mut self) {
+        if let Source::Chunks(chunks) = &mut self.source {
+            chunks.pause();
+        }
+    }
 }
 
 impl Inner {
@@ -149,7 +157,10 @@ struct Chunks {
     next_chunk: u64,
     queue: VecDeque<Fetching>,
     failed: bool,
-    _place: OwnedSemaphorePermit,
+    /// How many chunks may be fetched at the same time: fewer for who paused, until it has taken some at once.
+    ahead: usize,
+    /// A place among the gets; none while it pauses.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 struct Fetching {
@@ -179,13 +190,19 @@ impl Chunks {
             range,
             queue: VecDeque::new(),
             failed: false,
-            _place: place,
+            ahead: AHEAD,
+            place: Some(place),
         }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         if self.failed || self.at >= self.range.end {
             return Ok(None);
+        }
+        if self.place.is_none() {
+            let place = permit(&self.inner.limits.gets, QUEUE_PATIENCE, "too many gets at once").await;
+            self.failed = place.is_err();
+            self.place = Some(place?);
         }
         let next = self.next_segment().await;
         self.failed = next.is_err();
@@ -197,6 +214,13 @@ impl Chunks {
         Ok(Some(segment.slice(skip..end)))
     }
 
+    fn pause(&mut self) {
+        self.queue.clear();
+        self.next_chunk = self.at;
+        self.ahead = 1;
+        self.place = None;
+    }
+
     /// The next segment, and where in the object it starts.
     async fn next_segment(&mut self) -> Result<(u64, Bytes), Error> {
         loop {
@@ -204,6 +228,7 @@ impl Chunks {
             let current = self.queue.front_mut().expect("a chunk is being fetched while bytes are missing");
             if current.left == 0 {
                 self.queue.pop_front();
+                self.ahead = AHEAD.min(self.ahead + 1);
                 continue;
             }
             current.left -= 1;
@@ -216,7 +241,7 @@ impl Chunks {
 
     /// Fetches ahead as far as there is room; the chunk that is needed next never waits for room.
     async fn start_ahead(&mut self) -> Result<(), Error> {
-        while self.queue.len() < AHEAD && self.next_chunk < self.range.end {
+        while self.queue.len() < self.ahead && self.next_chunk < self.range.end {
             let ahead = match self.queue.is_empty() {
                 true => None,
                 false => match Arc::clone(&self.inner.limits.chunks_ahead).try_acquire_owned() {
@@ -227,7 +252,7 @@ impl Chunks {
             let found = self.content.chunk_at(&self.inner, self.next_chunk, |_, _| {}).await?;
             let FoundChunk { chunk, range } = found.expect("the content is as long as its record says");
             let plain = (range.end - range.start) as usize;
-            let from = self.range.start.max(range.start) - range.start;
+            let from = self.at.max(range.start) - range.start;
             let to = self.range.end.min(range.end) - range.start;
             let segments = (from / SEGMENT as u64) as u32..to.div_ceil(SEGMENT as u64) as u32;
             let start = range.start + u64::from(segments.start) * SEGMENT as u64;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::{
     body::BodyError,
     error::{of_body, refuse},
+    meter::Excess,
 };
 
 /// Most bytes of all that comes before the file, as in S3.
@@ -115,7 +116,7 @@ pub(super) async fn read(body: Body, boundary: &str) -> S3Result<Form> {
             expand(&mut fields, &filename);
             Ok(Form { fields, file: File::new(reader, delimiter) })
         }
-        Err(_) => Err(of_body(&BodyError::TooSlow)),
+        Err(_) => Err(Excess::TooSlow.into()),
     }
 }
 

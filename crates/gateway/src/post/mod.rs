@@ -6,8 +6,6 @@
 mod form;
 mod policy;
 
-use std::sync::Arc;
-
 use aws_lc_rs::hmac;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -28,9 +26,9 @@ use crate::{
     auth::{Caller, Keys, Operation},
     error::refuse,
     hosts::Hosts,
+    meter::Metered,
     s3::{Face, NewObject, Promised, Sums, Unkept, Written, headers, store, url_encode, user_meta},
     sse::{self, Channel, Given},
-    wire::PatientBody,
 };
 
 pub(crate) use self::form::boundary;
@@ -50,7 +48,7 @@ pub(crate) struct Posts {
 }
 
 /// The boundary of the form that a request brings, if it brings one.
-pub(crate) fn boundary_of(request: &Request<Incoming>) -> Option<S3Result<String>> {
+pub(crate) fn boundary_of<B>(request: &Request<B>) -> Option<S3Result<String>> {
     let kind = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
     if request.method() == Method::POST { boundary(kind) } else { None }
 }
@@ -59,7 +57,7 @@ impl Posts {
     /// Answers a form.
     pub(crate) async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<Metered<Incoming>>,
         boundary: &str,
         operation: &Operation,
     ) -> S3Result<Response<Body>> {
@@ -70,8 +68,7 @@ impl Posts {
             return Err(refuse(S3ErrorCode::InvalidRequest, why));
         }
         let (bucket, base) = self.place(head.uri.path(), &head.headers)?;
-        let form =
-            form::read(Body::http_body_unsync(PatientBody::new(body, Arc::default())), boundary).await?;
+        let form = form::read(Body::http_body_unsync(body), boundary).await?;
         self.caller(&form).await?.check(&bucket, Right::Write)?;
         let signed = form.get("policy").unwrap_or_default();
         let limits = Policy::parse(signed)?.check(&form, &bucket, now())?;

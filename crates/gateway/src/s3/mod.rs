@@ -37,6 +37,7 @@ use crate::{
     buckets::Buckets,
     error::of_node,
     metrics::Metrics,
+    waiters::Waiters,
 };
 
 pub(crate) use object::{NewObject, Promised, Unkept, Written, store};
@@ -47,6 +48,8 @@ pub(crate) struct Face {
     pub(crate) node: Node,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) buckets: Buckets,
+    /// Downloads whose clients don't read.
+    pub(crate) paused: Arc<Waiters>,
 }
 
 impl Face {

@@ -177,7 +177,7 @@ pub(super) async fn get_object(
     let sums = sums_for(input.checksum_mode.is_some(), &found);
     let Found { info, cipher, .. } = found;
     let (sse_customer_algorithm, sse_customer_key_md5) = sse::echo(given.as_ref());
-    let deliver = |object| body::Outgoing::start(face.node.clone(), object, cipher, face.metrics.clone());
+    let deliver = |object| body::Outgoing::start(face, object, cipher);
     Ok(S3Response::new(GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         content_range,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pando_gateway::{Gateway, Options};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::client::{Site, answer, call};
@@ -125,4 +125,51 @@ async fn bombs_and_idlers_don_t_matter() {
     for upload in stuck {
         upload.abort();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stop_hold_nobody_up() {
+    let site = Site::new().await;
+    let address = site.client.address;
+    // More than the kernel buffers for one connection.
+    let film: Vec<u8> = (0..12 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    site.client.send(call("PUT", "/default/film").body(film.clone())).await.ok();
+    site.client.send(call("PUT", "/default/other").body(vec![1; 100_000])).await.ok();
+    let url = site.client.presign(&call("GET", "/default/film"), "600");
+    let mut paused = Vec::new();
+    for _ in 0..64 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(site.client.head_of(&url).0.as_bytes()).await.unwrap();
+        // It is being answered.
+        stream.readable().await.unwrap();
+        paused.push(stream);
+    }
+    tokio::time::timeout(Duration::from_secs(12), async {
+        for _ in 0..20 {
+            assert_eq!(site.client.send(call("GET", "/default/other")).await.ok().body.len(), 100_000);
+        }
+    })
+    .await
+    .expect("others go on");
+    // Who goes on gets all of it.
+    let mut bytes = Vec::new();
+    paused[0].read_to_end(&mut bytes).await.unwrap();
+    assert!(answer(&bytes).body == film, "the film is whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_have_room_for_all_that_s3_lets_one_say() {
+    let site = Site::new().await;
+    let meta = "m".repeat(2000);
+    let tags: Vec<String> =
+        (0..10).map(|at| format!("{at}{}={}", "%C3%BC".repeat(127), "%C3%A4".repeat(256))).collect();
+    let put = call("PUT", &format!("/default/{}", "ü".repeat(510)))
+        .header("x-amz-meta-one", &meta)
+        .header("x-amz-tagging", &tags[..5].join("&"))
+        .body("x");
+    site.client.send(put).await.ok();
+    let put = call("PUT", "/default/a").unsigned("bomb", &"b".repeat(33 << 10));
+    assert_eq!(site.client.send_as_is(put).await.status, 431);
 }

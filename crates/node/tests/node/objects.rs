@@ -189,3 +189,33 @@ async fn replicas_all_puts_a_copy_on_every_node() {
         assert_eq!(grove.chunk_files(node).len(), 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gets_that_pause_hold_nobody_up_and_go_on_with_what_they_began() {
+    let grove = Grove::of(3).await;
+    let bytes = content(7, 2 * CHUNK + 1000);
+    put(grove.node(0), "a", &bytes).await.unwrap();
+    // More than may be read at once.
+    let mut paused = Vec::new();
+    for taken in 0..40 {
+        let mut object = grove.node(1).get("default", "a", None, Consistency::Linearizable).await.unwrap();
+        let mut got = Vec::new();
+        for _ in 0..taken {
+            got.extend_from_slice(&object.next().await.unwrap().unwrap());
+        }
+        object.pause();
+        paused.push((object, got));
+    }
+    put(grove.node(2), "a", b"something else").await.unwrap();
+    for (mut object, mut got) in paused {
+        while let Some(piece) = object.next().await {
+            got.extend_from_slice(&piece.unwrap());
+            // Some stop again and again, amid chunks and between them.
+            if got.len().is_multiple_of(7 << 16) {
+                object.pause();
+            }
+        }
+        assert!(got == bytes);
+    }
+    assert_eq!(get(grove.node(1), "a").await.unwrap(), b"something else");
+}
