@@ -367,8 +367,9 @@ impl Node {
         self.inner.remove_if(bucket, key, condition).await
     }
 
-    /// Removes an object as its bucket wants it (where versions are kept a delete marker is put on top, whether or not
-    /// there is an object), or with a version id that version for good; that one is not there any more is no error.
+    /// Removes an object as its bucket wants it: where versions are, or were, kept a delete marker is put on top, whether
+    /// or not there is an object; elsewhere it is [`Error::NotFound`] if there is none. With a version id: removes that
+    /// version for good; that it is not there is no error, unless a condition is given.
     pub async fn remove_version(
         &self,
         bucket: &str,

@@ -48,4 +48,8 @@ mutants! {
     read_trusts_one = "read-trusts-one",
     release_current = "release-current",
     purge_without_grace = "purge-without-grace",
+    replace_unarchived = "replace-unarchived",
+    promote_over_anything = "promote-over-anything",
+    archive_condemned = "archive-condemned",
+    remove_without_renewing = "remove-without-renewing",
 }
