@@ -1,15 +1,9 @@
 //! A server that does nothing but answer: `hyper`, 4 KiB, whatever is asked. What a node's HTTP is compared with. It
 //! runs as a process of its own, so that what it costs is its own, too.
 
-use std::{
-    convert::Infallible,
-    io::{BufRead as _, BufReader, Write as _},
-    net::Ipv4Addr,
-    os::unix::process::CommandExt as _,
-    process::{Command, ExitCode, Stdio},
-};
+use std::{convert::Infallible, io::Write as _, net::Ipv4Addr, process::ExitCode};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
@@ -18,8 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use crate::{
-    cluster::Process,
     content::Noise,
+    helper::{self, Process},
     s3::{Account, Endpoint},
 };
 
@@ -36,19 +30,12 @@ pub(crate) struct Bare {
 
 impl Bare {
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("can't find this program")?;
-        let child = Command::new(own).arg0(BARE).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut process = Process(child.context("can't start the bare server")?);
-        let stdout = process.0.stdout.take().context("stdout is no pipe")?;
-        // It says one line or ends.
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).context("the bare server says nothing")?;
-        ensure!(line.ends_with('\n'), "the bare server did not start");
-        Ok(Self { process, address: line.trim().to_owned() })
+        let (process, address) = helper::start(BARE)?;
+        Ok(Self { process, address })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.id()
     }
 
     /// Where it is. It does not look at signatures; they are there so that the client's work is the same.
@@ -60,15 +47,7 @@ impl Bare {
 
 /// The server itself.
 pub(crate) fn main() -> ExitCode {
-    let served = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")
-        .and_then(|runtime| runtime.block_on(serve()));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    helper::serve(serve())
 }
 
 async fn serve() -> anyhow::Result<()> {

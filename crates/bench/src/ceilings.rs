@@ -20,7 +20,9 @@ mod stream;
 mod tls;
 
 pub(crate) use disk::{Sync, Write, sync_latency, write_synced};
-pub(crate) use rpc::round_trip;
+pub(crate) use rpc::{ECHO, main as echo, round_trip};
+pub(crate) use stream::Cat;
+pub(crate) use tls::stream as tls_stream;
 
 pub(crate) const GIB: f64 = (1u64 << 30) as f64;
 pub(crate) const MIB: f64 = (1 << 20) as f64;
@@ -73,6 +75,7 @@ impl Ceilings {
     /// Measures all of them, with files in an empty folder in memory; takes seconds, and blocks.
     pub(crate) fn measure(noise: &Noise, folder: &Path, amount: Amount) -> anyhow::Result<Self> {
         let bytes = amount.bytes;
+        let cat = Cat::new(noise, folder, amount.file)?;
         let (socket_send, socket_receive) = best_pair(|| stream::socket(noise, bytes))?;
         let (memory_write, memory_read) = best_pair(|| disk::memory(noise, folder, bytes))?;
         Ok(Self {
@@ -85,7 +88,7 @@ impl Ceilings {
             socket_receive,
             memory_write,
             memory_read,
-            cat: stream::cat(noise, folder, amount.file, ROUNDS)?,
+            cat: best(|| cat.run())?,
         })
     }
 }

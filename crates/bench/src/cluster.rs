@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    helper::Process,
     process,
     s3::{Account, Endpoint},
 };
@@ -88,16 +89,6 @@ pub(crate) struct Node {
     process: Process,
     /// Open, so that the node never writes to a closed pipe.
     _stdout: BufReader<ChildStdout>,
-}
-
-/// A process that does not outlive its owner.
-pub(crate) struct Process(pub(crate) std::process::Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Nodes that form a network. The reader, if there is one, is the last.
@@ -263,7 +254,7 @@ impl Node {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.id()
     }
 
     /// An error if it ended by itself.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    ceilings::{Ceilings, Sync, Write},
+    ceilings::{Rate, Sync, Write},
     floor::Floors,
     report::{Line, Unit, figure},
     stats::{Latency, ratio},
@@ -12,8 +12,10 @@ use crate::{
 /// The results that goals speak of; what was not measured is `None`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
-    pub(crate) get_peer: Option<Line>,
-    pub(crate) get_local: Option<Line>,
+    /// And one TLS stream, measured in turn with it.
+    pub(crate) get_peer: Option<(Line, Rate)>,
+    /// And `cat`.
+    pub(crate) get_local: Option<(Line, Rate)>,
     pub(crate) put_three: Option<Line>,
     pub(crate) put_disk: Option<(Line, Write)>,
     pub(crate) first_byte: Option<Latency>,
@@ -52,7 +54,7 @@ pub(crate) struct Goal {
 impl Goal {
     fn new(what: &'static str, measured: f64, unit: Unit, ceiling: f64, goal: Limit) -> Self {
         let ratio = ratio(measured, ceiling);
-        Self { what, measured, unit, ceiling, ratio, goal, met: goal.is_met(ratio) }
+        Self { what, measured, unit, ceiling, ratio, goal, met: ceiling > 0.0 && goal.is_met(ratio) }
     }
 
     /// How CPU relates to its floor: the ratio is the floor's.
@@ -102,8 +104,7 @@ impl Limit {
     fn is_met(self, ratio: f64) -> bool {
         match self {
             Limit::AtLeast(least) => ratio >= least,
-            // Nothing costs nothing: a zero is a measurement that failed.
-            Limit::AtMost(most) => ratio <= most && ratio > 0.0,
+            Limit::AtMost(most) => ratio <= most,
         }
     }
 }
@@ -114,66 +115,92 @@ pub(crate) fn round(limit: f64) -> String {
 }
 
 /// All goals of which the figures were measured.
-pub(crate) fn goals(
-    figures: &Figures,
-    ceilings: &Ceilings,
-    floors: &Floors,
-    round_trip: Latency,
-) -> Vec<Goal> {
+pub(crate) fn goals(figures: &Figures, floors: &Floors, round_trip: Latency) -> Vec<Goal> {
+    let mut goals = large(figures, floors, round_trip);
+    goals.extend(small(figures));
+    if let Some(peak) = figures.peak {
+        let what = "peak memory of a node under any of these";
+        goals.push(Goal::new(what, peak, Unit::Mib, 1.0, Limit::AtMost(200.0)));
+    }
+    if let Some((memory, percent)) = figures.idle {
+        goals.push(Goal::new("idle node: memory", memory, Unit::Mib, 1.0, Limit::AtMost(40.0)));
+        let what = "idle node: CPU, of one core";
+        goals.push(Goal::new(what, percent, Unit::Percent, 1.0, Limit::AtMost(0.5)));
+    }
+    goals
+}
+
+fn large(figures: &Figures, floors: &Floors, round_trip: Latency) -> Vec<Goal> {
     use Limit::{AtLeast, AtMost};
     let mut goals = Vec::new();
-    if let Some(line) = &figures.get_peer {
+    if let Some((line, tls)) = &figures.get_peer {
         let what = "get from a peer / one TLS stream";
-        goals.push(Goal::new(what, line.value, line.unit, ceilings.tls.rate, AtLeast(0.6)));
-        let (what, cpu) = ("get from a peer, CPU / that of one TLS stream", line.cpu.unwrap_or_default());
-        goals.push(Goal::new(what, cpu, Unit::CpuPerGib, ceilings.tls.cpu, AtMost(2.2)));
+        goals.push(Goal::new(what, line.value, line.unit, tls.rate, AtLeast(0.6)));
+        let (what, cpu) = ("get from a peer, CPU / that of one TLS stream", line.cpu.unwrap_or(f64::NAN));
+        goals.push(Goal::new(what, cpu, Unit::CpuPerGib, tls.cpu, AtMost(2.2)));
     }
     if let Some(line) = &figures.put_three {
-        let cpu = line.cpu.unwrap_or_default();
-        goals.push(Goal::of_floor(
-            "put, 3 copies, memory: CPU floor / used",
-            cpu,
-            floors.put_three,
-            AtLeast(0.5),
-        ));
+        let (what, cpu) = ("put, 3 copies, in memory: CPU floor / used", line.cpu.unwrap_or(f64::NAN));
+        goals.push(Goal::of_floor(what, cpu, floors.put_three, AtLeast(0.5)));
     }
     if let Some((line, write)) = &figures.put_disk {
-        let what = "put, 3 copies, disk / (synced write / 3)";
+        let what = "put, 3 copies, on disk / (synced write / 3)";
         goals.push(Goal::new(what, line.value, line.unit, write.rate / 3.0, AtLeast(0.75)));
     }
-    if let Some(line) = &figures.get_local {
+    if let Some((line, cat)) = &figures.get_local {
         let what = "get of a local object / cat through a pipe";
-        goals.push(Goal::new(what, line.value, line.unit, ceilings.cat.rate, AtLeast(0.35)));
+        goals.push(Goal::new(what, line.value, line.unit, cat.rate, AtLeast(0.35)));
     }
     if let Some(latency) = figures.first_byte {
         let what = "first byte from a peer / a small round trip";
         goals.push(Goal::new(what, latency.p50, Unit::Millis, round_trip.p50, AtMost(12.0)));
     }
+    goals
+}
+
+fn small(figures: &Figures) -> Vec<Goal> {
+    use Limit::{AtLeast, AtMost};
+    let mut goals = Vec::new();
     if let Some((line, sync)) = &figures.small_put {
-        let what = "4 KiB puts, 3 copies, disk, 32 at once / syncs";
+        let what = "4 KiB puts, 3 copies, on disk, 32 at once / syncs";
         goals.push(Goal::new(what, line.value, line.unit, sync.per_second, AtLeast(0.5)));
-        let (what, cpu) = ("4 KiB puts, 3 copies, disk, 32 at once: CPU", line.cpu.unwrap_or_default());
-        goals.push(Goal::new(what, cpu, Unit::CpuMillis, 1.0, AtMost(0.6)));
+        let what = "4 KiB puts, 3 copies, on disk, 32 at once: CPU";
+        goals.push(Goal::new(what, line.cpu.unwrap_or(f64::NAN), Unit::CpuMillis, 1.0, AtMost(0.6)));
     }
     if let Some((get, bare)) = figures.small_get {
         let what = "4 KiB gets by S3, 32 at once: CPU / bare hyper";
         goals.push(Goal::new(what, get, Unit::CpuMillis, bare, AtMost(3.0)));
     }
     if let Some(rate) = figures.list {
-        goals.push(Goal::new("list of all keys, 3 nodes", rate, Unit::PerSecond, 1.0, AtLeast(200_000.0)));
-    }
-    if let Some(peak) = figures.peak {
-        goals.push(Goal::new(
-            "peak memory of a node under any of these",
-            peak,
-            Unit::Mib,
-            1.0,
-            AtMost(200.0),
-        ));
-    }
-    if let Some((memory, percent)) = figures.idle {
-        goals.push(Goal::new("idle node: memory", memory, Unit::Mib, 1.0, AtMost(40.0)));
-        goals.push(Goal::new("idle node: CPU, of one core", percent, Unit::Percent, 1.0, AtMost(0.5)));
+        let what = "list of all keys, 3 nodes, native";
+        goals.push(Goal::new(what, rate, Unit::PerSecond, 1.0, AtLeast(200_000.0)));
     }
     goals
+}
+
+/// How many goals there are when everything was measured.
+pub(crate) const ALL: usize = 13;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_is_met_on_its_side() {
+        let met = |value, ceiling, limit| Goal::new("x", value, Unit::PerSecond, ceiling, limit).met;
+        assert!(met(6.0, 10.0, Limit::AtLeast(0.6)) && !met(5.9, 10.0, Limit::AtLeast(0.6)));
+        assert!(met(22.0, 10.0, Limit::AtMost(2.2)) && !met(22.1, 10.0, Limit::AtMost(2.2)));
+        assert!(!met(1.0, 0.0, Limit::AtMost(2.2)), "a ceiling that was not measured");
+        assert!(Goal::of_floor("x", 4.0, 2.0, Limit::AtLeast(0.5)).met);
+        assert!(!Goal::of_floor("x", 4.1, 2.0, Limit::AtLeast(0.5)).met);
+    }
+
+    #[test]
+    fn reach_is_one_where_a_goal_is_just_met() {
+        let reached = |limit| Goal::new("x", 4.0, Unit::PerSecond, 2.0, limit).reached();
+        assert_eq!(reached(Limit::AtLeast(2.0)), 1.0);
+        assert_eq!(reached(Limit::AtLeast(1.0)), 2.0);
+        assert_eq!(reached(Limit::AtMost(2.0)), 1.0);
+        assert_eq!(reached(Limit::AtMost(1.0)), 0.5);
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use pando_cli::Remote;
 use tokio::time::timeout;
 
 use crate::{
     bench::{Bench, size},
-    ceilings::write_synced,
+    ceilings::{Cat, Rate, tls_stream, write_synced},
     cluster::{BUCKET, Cluster, Cost, Shape},
     content::Content,
     report::Line,
@@ -18,6 +18,10 @@ use crate::{
 
 const MEMORY: &str = "large, in memory";
 const DISK: &str = "large, on disk";
+/// What is read to see its first byte: enough that as much is fetched ahead as for a whole object.
+const FIRST: u64 = 32 << 20;
+/// What a stream moves that a get is compared with.
+const TLS: u64 = 512 << 20;
 /// How long one transfer may take.
 const TRANSFER: Duration = Duration::from_secs(300);
 /// What is put and read before anything counts.
@@ -37,23 +41,27 @@ pub(crate) async fn in_memory(bench: &mut Bench) -> anyhow::Result<()> {
     bench.report.figures.put_three = Some(line.clone());
     bench.report.push(line)?;
 
-    let cat = bench.report.ceilings.cat.rate;
-    let line = get(bench, &mut cluster, MEMORY, 0, &format!("get {name}, local (of `cat`)")).await?;
-    let line = line.against(Some(floors.get_local), Some(cat));
-    bench.report.figures.get_local = Some(line.clone());
+    let file = Cat::new(&bench.noise, &bench.memory, large)?;
+    let what = format!("get {name}, local (of `cat`)");
+    let (line, cat) = get(bench, &mut cluster, MEMORY, 0, &what, || file.run()).await?;
+    drop(file);
+    let line = line.against(Some(floors.get_local), Some(cat.rate));
+    bench.report.figures.get_local = Some((line.clone(), cat));
     bench.report.push(line)?;
 
-    let tls = bench.report.ceilings.tls.rate;
-    let line = get(bench, &mut cluster, MEMORY, reader, &format!("get {name}, from peers (of TLS)")).await?;
-    let line = line.against(Some(floors.get_peer), Some(tls));
-    bench.report.figures.get_peer = Some(line.clone());
+    let (noise, what) = (bench.noise.clone(), format!("get {name}, from peers (of TLS)"));
+    let (line, tls) = get(bench, &mut cluster, MEMORY, reader, &what, || tls_stream(&noise, TLS)).await?;
+    let line = line.against(Some(floors.get_peer), Some(tls.rate));
+    bench.report.figures.get_peer = Some((line.clone(), tls));
     bench.report.push(line)?;
 
     by_s3(bench, &mut cluster).await?;
     let content = bench.noise.content(1, large);
-    let first = first_byte(bench, &mut cluster, reader, &content).await?;
+    let first = first_byte(bench, &mut cluster, reader, &content, Some(FIRST.min(large))).await?;
     bench.report.figures.first_byte = Some(first);
     bench.report.push(Line::latency(MEMORY, format!("first byte of {name}, from peers"), first))?;
+    let first = first_byte(bench, &mut cluster, reader, &content, None).await?;
+    bench.report.push(Line::latency(MEMORY, "first byte after a get that was broken off", first))?;
     for length in [64 << 10, 1 << 20] {
         ranges(bench, &mut cluster, reader, &content, length).await?;
     }
@@ -91,9 +99,9 @@ pub(crate) async fn on_disk(bench: &mut Bench) -> anyhow::Result<()> {
     bench.report.figures.put_disk = Some((line.clone(), disk));
     bench.report.push(Line::value(DISK, "sequential write, synced", disk.rate, line.unit))?;
     bench.report.push(line)?;
-    let line = get(bench, &mut cluster, DISK, 0, &format!("get {name}, local, cached (of `cat`)")).await?;
-    let (floor, cat) = (bench.report.floors.get_local, bench.report.ceilings.cat.rate);
-    bench.report.push(line.against(Some(floor), Some(cat)))?;
+    let (what, cat) = (format!("get {name}, local, cached (of `cat`)"), bench.report.ceilings.cat);
+    let (line, _) = get(bench, &mut cluster, DISK, 0, &what, || Ok(cat)).await?;
+    bench.report.push(line.against(Some(bench.report.floors.get_local), Some(cat.rate)))?;
     Ok(())
 }
 
@@ -131,20 +139,28 @@ async fn put_once(
     Ok(Line::transfer(part, what, content.size, cost))
 }
 
+/// Gets the whole object some times, each time after its ceiling was measured: the two are a pair, and both are the best
+/// of all rounds.
 async fn get(
     bench: &Bench,
     cluster: &mut Cluster,
     part: &'static str,
     node: usize,
     what: &str,
-) -> anyhow::Result<Line> {
+    ceiling: impl Fn() -> anyhow::Result<Rate>,
+) -> anyhow::Result<(Line, Rate)> {
     let content = bench.noise.content(1, bench.amounts.large);
-    let mut best: Option<Line> = None;
+    let mut best: Option<(Line, Rate)> = None;
     for _ in 0..=bench.amounts.rounds {
+        cluster.quiet().await?;
+        let rate = tokio::task::block_in_place(&ceiling)?;
         let remote = cluster.remote(node).await?;
         let ((), cost) = cluster.measure(receive(remote, &key(&content), &content, false)).await?;
         let line = Line::transfer(part, what, content.size, cost);
-        best = Some(best.map_or(line.clone(), |best| best.or_better(line)));
+        best = Some(match best {
+            Some((before, ceiling)) => (before.or_better(line), ceiling.or_better(rate)),
+            None => (line, rate),
+        });
     }
     best.context("no round was measured")
 }
@@ -194,29 +210,34 @@ async fn by_s3(bench: &mut Bench, cluster: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long the first byte of an object takes that is asked for whole.
+/// How long the first byte of an object takes. With `most`, so many bytes are read after it, all that were asked for;
+/// without, all are asked for and the get is broken off, which ends its connections between the nodes, too.
 async fn first_byte(
     bench: &Bench,
     cluster: &mut Cluster,
     node: usize,
     content: &Content,
+    most: Option<u64>,
 ) -> anyhow::Result<Latency> {
     let (key, mut samples) = (key(content), Vec::new());
-    for _ in 0..bench.amounts.samples {
+    for _ in 0..=bench.amounts.samples {
         let mut remote = cluster.remote(node).await?;
-        let (began, mut first) = (Instant::now(), None);
-        let got = remote.get(BUCKET, &key, None, |piece| {
+        if most.is_none() {
+            cluster.quiet().await?;
+        }
+        let (began, mut first, mut at) = (Instant::now(), None, 0);
+        let got = remote.get(BUCKET, &key, most.map(|most| 0..most), |piece| {
             first.get_or_insert(began.elapsed());
-            content.check(0, piece, true)?;
-            bail!("that is enough")
+            content.check(at, piece, false)?;
+            at += piece.len() as u64;
+            ensure!(most.is_some(), "that is enough");
+            Ok(())
         });
-        let error = timeout(TRANSFER, got).await.context("a get took too long")?.err();
-        // The rest was on its way already: it must not be in the way of the next one.
-        drop(remote);
-        cluster.quiet().await?;
-        samples.push(first.with_context(|| format!("no first byte came: {error:?}"))?);
+        let got = timeout(TRANSFER, got).await.context("a get took too long")?;
+        samples.push(first.with_context(|| format!("no first byte came: {got:?}"))?);
     }
-    Latency::of(samples).context("no samples")
+    // The first one makes the connections that the others use.
+    Latency::of(samples.split_off(1)).context("no samples")
 }
 
 /// Ranges at places that are all over the object, one after the other.

@@ -11,6 +11,7 @@ use crate::{
     cluster::{BUCKET, Cluster, Cost, Shape},
     load::{self, Contents, Face, Job, Op},
     report::Line,
+    s3,
     stats::Latency,
 };
 
@@ -46,6 +47,10 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             bench.report.figures.list = Some(line.value);
         }
         bench.report.push(line)?;
+        let client = s3::Client::connect(cluster.s3(0)).await?;
+        let (pages, cost) = cluster.measure(list_by_s3(client, prefix, keys)).await?;
+        let line = Line::operations(PART, format!("list {keys} keys, S3"), keys, cost.wall, cost);
+        bench.report.push(Line { latency: Latency::of(pages), ..line })?;
     }
     Ok(())
 }
@@ -64,23 +69,58 @@ async fn fill(bench: &Bench, cluster: &mut Cluster, prefix: &str, keys: u64) -> 
 
 /// Lists all, checks them, and says how long each page took.
 async fn list(mut remote: Remote, prefix: &str, keys: u64) -> anyhow::Result<Vec<Duration>> {
-    let (mut after, mut seen, mut samples) = (None, 0, Vec::new());
+    let (mut after, mut seen, mut samples) = (None, Seen::new(prefix), Vec::new());
+    let under = format!("{prefix}/");
     loop {
         let began = Instant::now();
-        let prefix = format!("{prefix}/");
-        let page =
-            timeout(PATIENCE, remote.list(BUCKET, &prefix, after)).await.context("a page took too long")?;
-        let (found, next) = page?;
+        let page = timeout(PATIENCE, remote.list(BUCKET, &under, after)).await;
+        let (found, next) = page.context("a page took too long")??;
         samples.push(began.elapsed());
-        for key in found {
-            ensure!(key == load::key(prefix.trim_end_matches('/'), seen), "{key} is listed as number {seen}");
-            seen += 1;
-        }
-        match next {
-            Some(next) => after = Some(next),
-            None => break,
+        seen.page(&found)?;
+        after = next;
+        if after.is_none() {
+            return seen.end(keys).map(|()| samples);
         }
     }
-    ensure!(seen == keys, "{seen} keys are listed, not {keys}");
-    Ok(samples)
+}
+
+/// As [`list`], by S3.
+async fn list_by_s3(mut client: s3::Client, prefix: &str, keys: u64) -> anyhow::Result<Vec<Duration>> {
+    let (mut after, mut seen, mut samples) = (String::new(), Seen::new(prefix), Vec::new());
+    loop {
+        let began = Instant::now();
+        let found = client.list(BUCKET, prefix, &after).await?;
+        samples.push(began.elapsed());
+        seen.page(&found)?;
+        match found.last() {
+            Some(last) => after.clone_from(last),
+            None => return seen.end(keys).map(|()| samples),
+        }
+    }
+}
+
+/// Checks that all keys are listed, in order.
+struct Seen<'a> {
+    prefix: &'a str,
+    count: u64,
+}
+
+impl<'a> Seen<'a> {
+    fn new(prefix: &'a str) -> Self {
+        Self { prefix, count: 0 }
+    }
+
+    fn page(&mut self, found: &[String]) -> anyhow::Result<()> {
+        for key in found {
+            let number = self.count;
+            ensure!(*key == load::key(self.prefix, number), "{key} is listed as number {number}");
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    fn end(self, keys: u64) -> anyhow::Result<()> {
+        ensure!(self.count == keys, "{} keys are listed, not {keys}", self.count);
+        Ok(())
+    }
 }

@@ -57,6 +57,19 @@ pub(crate) struct Client {
 /// A condition of a put: that there is no such object.
 pub(crate) const IF_ABSENT: (&str, &str) = ("if-none-match", "*");
 
+/// What is asked for; both parts as they are signed.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    path: &'a str,
+    query: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn object(path: &'a str) -> Self {
+        Self { path, query: "" }
+    }
+}
+
 impl Client {
     pub(crate) async fn connect(endpoint: Endpoint) -> anyhow::Result<Self> {
         let connected = async {
@@ -77,26 +90,30 @@ impl Client {
         let hash = sigv4::sha256(&content);
         let condition = conditional.then_some(IF_ABSENT);
         let body = Either::Left(Full::new(content));
-        let response = self.send(Method::PUT, path, condition, &hash, body, PATIENCE).await?;
+        let response = self.send(Method::PUT, Target::object(path), condition, &hash, body, PATIENCE).await?;
         whole(response).await.map(drop)
     }
 
     /// Puts a large content.
     pub(crate) async fn put_content(&mut self, path: &str, content: &Content) -> anyhow::Result<()> {
         let body = Either::Right(Stream { reader: content.reader(), left: content.size });
-        let response = self.send(Method::PUT, path, None, UNSIGNED, body, TRANSFER).await?;
+        let response = self.send(Method::PUT, Target::object(path), None, UNSIGNED, body, TRANSFER).await?;
         whole(response).await.map(drop)
     }
 
     /// Gets a few bytes.
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Bytes> {
-        let response = self.send(Method::GET, path, None, &sigv4::sha256(b""), nothing(), PATIENCE).await?;
+        let response = self
+            .send(Method::GET, Target::object(path), None, &sigv4::sha256(b""), nothing(), PATIENCE)
+            .await?;
         whole(response).await
     }
 
     /// Gets a large content and checks it.
     pub(crate) async fn get_content(&mut self, path: &str, content: &Content) -> anyhow::Result<()> {
-        let response = self.send(Method::GET, path, None, &sigv4::sha256(b""), nothing(), PATIENCE).await?;
+        let response = self
+            .send(Method::GET, Target::object(path), None, &sigv4::sha256(b""), nothing(), PATIENCE)
+            .await?;
         let mut body = response.into_body();
         let mut at = 0;
         while let Some(frame) = timeout(PATIENCE, body.frame()).await.context("S3 sends no more")? {
@@ -107,30 +124,51 @@ impl Client {
         if at == content.size { Ok(()) } else { bail!("{at} bytes came, not {}", content.size) }
     }
 
+    /// A page of the keys that begin with `prefix/`, after this one.
+    pub(crate) async fn list(
+        &mut self,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+    ) -> anyhow::Result<Vec<String>> {
+        let after = after.replace('/', "%2F");
+        let query = format!("list-type=2&max-keys=1000&prefix={prefix}%2F&start-after={after}");
+        let target = Target { path: &format!("/{bucket}"), query: &query };
+        let hash = sigv4::sha256(b"");
+        let page = whole(self.send(Method::GET, target, None, &hash, nothing(), PATIENCE).await?).await?;
+        let text = std::str::from_utf8(&page).context("S3 sent no text")?;
+        let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split('<').next());
+        Ok(keys.map(str::to_owned).collect())
+    }
+
     /// Removes an object.
     pub(crate) async fn remove(&mut self, path: &str) -> anyhow::Result<()> {
         let hash = sigv4::sha256(b"");
-        whole(self.send(Method::DELETE, path, None, &hash, nothing(), PATIENCE).await?).await.map(drop)
+        whole(self.send(Method::DELETE, Target::object(path), None, &hash, nothing(), PATIENCE).await?)
+            .await
+            .map(drop)
     }
 
     /// Sends a request; the answer's head, if it is a good one.
     async fn send(
         &mut self,
         method: Method,
-        path: &str,
+        target: Target<'_>,
         condition: Option<(&str, &str)>,
         hash: &str,
         body: Either<Full<Bytes>, Stream>,
         patience: Duration,
     ) -> anyhow::Result<Response<Incoming>> {
         let stamp = sigv4::stamp(SystemTime::now());
+        let Target { path, query } = target;
         let Endpoint { address, account } = &self.endpoint;
         let mut headers: Vec<(&str, &str)> = vec![("host", address)];
         headers.extend(condition);
         headers.extend([("x-amz-content-sha256", hash), ("x-amz-date", &stamp)]);
-        let signed = sigv4::Request { method: method.as_str(), path, query: "", headers: &headers, hash };
+        let signed = sigv4::Request { method: method.as_str(), path, query, headers: &headers, hash };
         let authorization = account.0.authorization(&signed, &stamp);
-        let mut request = Request::builder().method(method).uri(path);
+        let uri = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+        let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(name, value);
         }

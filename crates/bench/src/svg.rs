@@ -69,3 +69,22 @@ fn text(svg: &mut String, x: f64, y: f64, colour: &str, anchor: &str, text: &str
     let _ =
         writeln!(svg, "<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\" text-anchor=\"{anchor}\">{text}</text>");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::sample;
+
+    #[test]
+    fn a_chart_has_a_bar_for_each_goal_and_is_well_formed() {
+        let report = sample();
+        let svg = draw(&report);
+        assert_eq!(svg.matches("rx=\"2\"").count(), report.goals.len());
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+        // Every `<` begins a tag that ends, and what people wrote is escaped.
+        assert_eq!(svg.matches('<').count(), svg.matches('>').count());
+        assert!(svg.contains("--svg &lt;file&gt;"));
+        assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+}

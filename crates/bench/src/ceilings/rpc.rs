@@ -1,16 +1,22 @@
-//! A small exchange between two endpoints of `pando-net` on this machine, one at a time.
+//! A small exchange between two processes on this machine over the RPC lane of `pando-net`, one at a time.
 
 use std::{
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use pando_net::{Endpoint, Identity, Incoming, Limits, NodeId, Service};
 
-use crate::stats::Latency;
+use crate::{helper, stats::Latency};
+
+/// What this program is called by when it is to be the other end.
+pub(crate) const ECHO: &str = "pando-bench-echo";
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,14 +44,31 @@ impl Service for Echo {
     }
 }
 
+/// The other end itself.
+pub(crate) fn main() -> ExitCode {
+    helper::serve(async {
+        let endpoint = bind().await?;
+        let id = HEXLOWER.encode(endpoint.node_id().as_bytes());
+        writeln!(std::io::stdout(), "{id} {}", endpoint.local_addr())?;
+        std::future::pending().await
+    })
+}
+
+async fn bind() -> anyhow::Result<Endpoint> {
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let identity = Arc::new(Identity::generate());
+    Ok(Endpoint::bind(identity, anywhere, Limits::default(), Arc::new(Echo)).await?)
+}
+
 /// How long a call of 64 bytes takes when nothing else goes on.
 pub(crate) async fn round_trip(calls: usize) -> anyhow::Result<Latency> {
-    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let bind = || Endpoint::bind(Arc::new(Identity::generate()), anywhere, Limits::default(), Arc::new(Echo));
-    let (client, server) = (bind().await?, bind().await?);
-    client.set_addresses(server.node_id(), vec![server.local_addr()]);
+    let (_process, line) = helper::start(ECHO)?;
+    let (id, address) = line.split_once(' ').context("a line of another kind")?;
+    let id: [u8; 32] = HEXLOWER.decode(id.as_bytes())?.try_into().ok().context("an id of another length")?;
+    let (client, peer) = (bind().await?, NodeId(id));
+    client.set_addresses(peer, vec![address.parse()?]);
     let calling = {
-        let (client, peer) = (client.clone(), server.node_id());
+        let client = client.clone();
         // In a task, as those of nodes are.
         tokio::spawn(async move {
             let request = Bytes::from_static(&[1; 64]);
@@ -61,6 +84,6 @@ pub(crate) async fn round_trip(calls: usize) -> anyhow::Result<Latency> {
         })
     };
     let samples = calling.await.context("the caller died")?;
-    tokio::join!(client.shutdown(), server.shutdown());
+    client.shutdown().await;
     Latency::of(samples?).context("no samples")
 }

@@ -6,13 +6,14 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
+use tempfile::NamedTempFile;
 
 use super::{PIECE, Rate, pieces};
-use crate::{cluster::Process, content::Noise, process::thread_cpu};
+use crate::{content::Noise, helper::Process, process::thread_cpu};
 
 /// Through a Unix socket: what the sending and what the receiving end costs.
 pub(super) fn socket(noise: &Noise, bytes: u64) -> anyhow::Result<(Rate, Rate)> {
@@ -36,18 +37,26 @@ pub(super) fn socket(noise: &Noise, bytes: u64) -> anyhow::Result<(Rate, Rate)> 
     Ok((Rate::new(bytes, wall, sent), Rate::new(bytes, wall, received)))
 }
 
-/// `cat FILE | (read and forget)`, of a file in memory. The cost is not measured.
-pub(super) fn cat(noise: &Noise, folder: &Path, size: u64, rounds: usize) -> anyhow::Result<Rate> {
-    let path = folder.join("cat");
-    let mut reader = noise.content(0, size).reader();
-    let mut file = std::fs::File::create(&path).context("can't make a file")?;
-    std::io::copy(&mut reader, &mut file).context("can't write the file for `cat`")?;
-    let mut best = Rate::default();
-    let mut buffer = vec![0; PIECE];
-    for _ in 0..rounds {
+/// A file in memory to be read by `cat`; removed when dropped.
+pub(crate) struct Cat {
+    file: NamedTempFile,
+    size: u64,
+}
+
+impl Cat {
+    pub(crate) fn new(noise: &Noise, folder: &Path, size: u64) -> anyhow::Result<Self> {
+        let mut file = NamedTempFile::new_in(folder).context("can't make a file")?;
+        std::io::copy(&mut noise.content(0, size).reader(), &mut file).context("can't write a file")?;
+        Ok(Self { file, size })
+    }
+
+    /// `cat FILE | (read and forget)`. The cost is not measured.
+    pub(crate) fn run(&self) -> anyhow::Result<Rate> {
+        let mut buffer = vec![0; PIECE];
         let began = Instant::now();
-        let child = Command::new("cat").arg(&path).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut cat = Process(child.context("can't run `cat`")?);
+        let mut command = Command::new("cat");
+        let command = command.arg(self.file.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut cat = Process(command.spawn().context("can't run `cat`")?);
         let mut pipe = cat.0.stdout.take().context("stdout is no pipe")?;
         let mut got = 0;
         loop {
@@ -56,9 +65,7 @@ pub(super) fn cat(noise: &Noise, folder: &Path, size: u64, rounds: usize) -> any
                 count => got += count as u64,
             }
         }
-        ensure!(got == size, "`cat` gave {got} bytes of {size}");
-        best.rate = best.rate.max(Rate::new(size, began.elapsed(), Default::default()).rate);
+        ensure!(got == self.size, "`cat` gave {got} bytes of {}", self.size);
+        Ok(Rate::new(got, began.elapsed(), Duration::ZERO))
     }
-    std::fs::remove_file(&path).context("can't remove a file")?;
-    Ok(best)
 }

@@ -65,7 +65,7 @@ impl Write for Socket {
 }
 
 /// What one stream moves, and what both ends cost.
-pub(super) fn stream(noise: &Noise, bytes: u64) -> anyhow::Result<Rate> {
+pub(crate) fn stream(noise: &Noise, bytes: u64) -> anyhow::Result<Rate> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("can't listen")?;
     let address = listener.local_addr()?;
     let (client, server) = configs()?;
