@@ -295,6 +295,25 @@ impl Client {
         }
     }
 
+    /// As [`Client::put`], of content that is all there and small; the connection can be used again.
+    pub(crate) async fn put_bytes(&mut self, request: PutRequest, content: &[u8]) -> anyhow::Result<Put> {
+        let mut bytes = Vec::with_capacity(content.len() + 1024);
+        frame::write_message(&mut bytes, &Request::Put(request)).await?;
+        for piece in content.chunks(MAX_FRAME) {
+            bytes.extend_from_slice(&(piece.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(piece);
+        }
+        bytes.extend_from_slice(&END.to_le_bytes());
+        timeout(PATIENCE, self.stream.write_all(&bytes))
+            .await
+            .map_err(slow)?
+            .context("can't ask the node")?;
+        match self.receive().await? {
+            Reply::Stored(put) => Ok(put),
+            other => Err(confused(other)),
+        }
+    }
+
     /// Asks for an object's content: what it is and which bytes will come.
     pub(crate) async fn get(&mut self, request: &Request) -> anyhow::Result<(Object, Range<u64>)> {
         match self.ask(request).await? {
@@ -310,7 +329,9 @@ impl Client {
         mut sink: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut got: u64 = 0;
-        let mut buffer = vec![0; RECEIVE];
+        // Small content comes in one frame, with two headers.
+        let size = length.saturating_add(16).min(RECEIVE as u64);
+        let mut buffer = vec![0; size as usize];
         let mut filled = 0..0;
         loop {
             let header = self.header(&mut buffer, &mut filled).await?;

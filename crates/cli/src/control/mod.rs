@@ -4,7 +4,7 @@
 //! A connection carries one version byte, then requests and replies in turn. Messages and content are
 //! frames ([`frame`]); [`message`] is what the messages say, [`report`] what they say about the network, [`keys`] about access keys,
 //! [`share`] about links.
-//! [`server`] accepts, [`serve`] answers, [`client`] asks, [`upload`] sends a put's content;
+//! [`server`] accepts, [`serve`] answers, [`client`] asks ([`remote`]: for other programs), [`upload`] sends a put's content;
 //! [`places`] bounds how much goes on at once. Who may connect is the file system's matter: mode 0600, in a folder of mode 0700
 //! until it has that mode.
 
@@ -15,6 +15,7 @@ mod members;
 pub(crate) mod message;
 mod path;
 mod places;
+pub(crate) mod remote;
 pub(crate) mod report;
 mod serve;
 pub(crate) mod server;
