@@ -73,7 +73,10 @@ impl Front {
         config.xml_max_body_size = XML;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let domains = Domains::new(domains)?;
-        builder.set_host(domains.clone());
+        // Without one, `s3s` says what may be wrong with a bucket in the host name.
+        if !domains.is_empty() {
+            builder.set_host(domains.clone());
+        }
         let posts = Some(Posts { face: face(), keys, domains });
         Ok(Self { node, metrics, pages, s3: Some(builder.build()), posts, requests: first_request() })
     }

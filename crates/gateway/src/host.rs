@@ -13,6 +13,11 @@ use crate::StartError;
 pub(crate) struct Domains(Vec<String>);
 
 impl Domains {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// These; a port may stand behind each, and means nothing.
     pub(crate) fn new(domains: &[String]) -> Result<Self, StartError> {
         let checked = domains.iter().map(|domain| {
