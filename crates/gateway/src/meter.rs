@@ -59,18 +59,18 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Excess {
     #[error("less than {} KiB of the body came within {} s", LEAST >> 10, TICK.as_secs() * u64::from(SPAN))]
-    TooSlow,
+    Pace,
     #[error("this upload is slow, and so are too many others at this node: try again, or another node")]
-    TooManySlow,
+    SlowUploads,
     #[error("too much XML at once at this node: try again")]
-    TooMuchXml,
+    Xml,
 }
 
 impl From<Excess> for S3Error {
     fn from(excess: Excess) -> Self {
         let code = match excess {
-            Excess::TooSlow => S3ErrorCode::RequestTimeout,
-            Excess::TooManySlow | Excess::TooMuchXml => S3ErrorCode::SlowDown,
+            Excess::Pace => S3ErrorCode::RequestTimeout,
+            Excess::SlowUploads | Excess::Xml => S3ErrorCode::SlowDown,
         };
         refuse(code, excess.to_string())
     }
@@ -138,9 +138,9 @@ impl<B> Metered<B> {
         if !self.is_xml() {
             return Ok(());
         }
-        let more = u32::try_from(len).map_err(|_| Excess::TooMuchXml)?;
+        let more = u32::try_from(len).map_err(|_| Excess::Xml)?;
         let more = Arc::clone(&self.limits.xml).try_acquire_many_owned(more);
-        let more = more.map_err(|_| Excess::TooMuchXml)?;
+        let more = more.map_err(|_| Excess::Xml)?;
         let mut held = self.account.xml.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *held {
             Some(held) => held.merge(more),
@@ -154,16 +154,16 @@ impl<B> Metered<B> {
         self.ticks += 1;
         let is_slow = std::mem::take(&mut self.in_tick) < QUICK;
         if self.ticks.is_multiple_of(SPAN) && std::mem::take(&mut self.in_span) < LEAST {
-            return Err(Excess::TooSlow);
+            return Err(Excess::Pace);
         }
         if self.is_xml() {
-            return if self.ticks < XML_TICKS { Ok(()) } else { Err(Excess::TooSlow) };
+            return if self.ticks < XML_TICKS { Ok(()) } else { Err(Excess::Pace) };
         }
         if !is_slow {
             self.slow = None;
         } else if self.slow.is_none() && self.total > SMALL {
             let place = Arc::clone(&self.limits.slow).try_acquire_owned();
-            self.slow = Some(place.map_err(|_| Excess::TooManySlow)?);
+            self.slow = Some(place.map_err(|_| Excess::SlowUploads)?);
         }
         Ok(())
     }
@@ -269,11 +269,11 @@ mod tests {
         let limits = Arc::default();
         let (mut trickling, account) = body("PutObject", &limits, 1000, 100, SECOND);
         assert_eq!(read(&mut trickling, HOUR).await, 30 * SECOND);
-        assert_eq!(account.excess(), Some(Excess::TooSlow));
+        assert_eq!(account.excess(), Some(Excess::Pace));
         // What comes first does not count for ever.
         let (mut stopping, account) = body("PutObject", &limits, 1 << 20, 1, HOUR);
         assert_eq!(read(&mut stopping, HOUR).await, 60 * SECOND);
-        assert_eq!(account.excess(), Some(Excess::TooSlow));
+        assert_eq!(account.excess(), Some(Excess::Pace));
     }
 
     #[tokio::test(start_paused = true)]
@@ -308,7 +308,7 @@ mod tests {
         let (mut another, account) = slow();
         // The first tick, with a mebibyte in it, was quick.
         assert_eq!(read(&mut another, HOUR).await, 10 * SECOND);
-        assert_eq!(account.excess(), Some(Excess::TooManySlow));
+        assert_eq!(account.excess(), Some(Excess::SlowUploads));
         let (mut quick, account) = body("PutObject", &limits, 1 << 20, 100_000, SECOND);
         read(&mut quick, HOUR).await;
         assert_eq!(account.excess(), None);
@@ -329,14 +329,14 @@ mod tests {
         read(&mut long, SECOND).await;
         let (mut another, refused) = body("DeleteObjects", &limits, 1, 1, SECOND);
         read(&mut another, SECOND).await;
-        assert_eq!(refused.excess(), Some(Excess::TooMuchXml));
+        assert_eq!(refused.excess(), Some(Excess::Xml));
         // Not when it was read, but when it was answered.
         drop(long);
         assert_eq!(limits.xml.available_permits(), 0);
         drop(account);
         let (mut slow, account) = body("DeleteObjects", &limits, 1, 1000, SECOND);
         assert_eq!(read(&mut slow, HOUR).await, 60 * SECOND);
-        assert_eq!(account.excess(), Some(Excess::TooSlow));
+        assert_eq!(account.excess(), Some(Excess::Pace));
         drop((slow, account));
         assert_eq!(limits.xml.available_permits(), XML);
     }
