@@ -23,7 +23,7 @@ use crate::{
     floor::Floors,
     goals::{Figures, goals},
     machine::{Machine, check_room},
-    report::Report,
+    report::{Report, Shown},
 };
 
 mod args;
@@ -132,8 +132,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Bench> {
     };
     check_room(&args.memory, COPIES * amounts.large, true)?;
     check_room(&disk, COPIES * amounts.large, false)?;
-    let mut machine = Machine::here();
-    machine.load = machine.load.trim().to_owned();
+    let machine = Machine::here();
     if !machine.optimised && !args.quick {
         let _ = writeln!(io::stderr(), "pando-bench: built without --release: the numbers mean nothing");
     }
@@ -161,7 +160,7 @@ async fn prepare(args: &Args) -> anyhow::Result<Bench> {
         lines: Vec::new(),
         goals: Vec::new(),
         figures: Figures::default(),
-        to_stderr: args.json.as_deref() == Some(Path::new("-")),
+        shown: if args.json.as_deref() == Some(Path::new("-")) { Shown::Stderr } else { Shown::Stdout },
     };
     let pando = args.pando.clone().unwrap_or(own);
     Ok(Bench { pando, memory: args.memory.clone(), disk, amounts, noise, report })

@@ -150,7 +150,17 @@ pub(crate) struct Report {
     #[serde(skip)]
     pub(crate) figures: Figures,
     #[serde(skip)]
-    pub(crate) to_stderr: bool,
+    pub(crate) shown: Shown,
+}
+
+/// Where people see it as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Stdout,
+    /// Stdout is for something else.
+    Stderr,
+    #[cfg(test)]
+    Nowhere,
 }
 
 impl Report {
@@ -169,9 +179,11 @@ impl Report {
 
     /// Shows a line of text.
     pub(crate) fn say(&self, text: &str) -> io::Result<()> {
-        match self.to_stderr {
-            true => writeln!(io::stderr().lock(), "{text}"),
-            false => writeln!(io::stdout().lock(), "{text}"),
+        match self.shown {
+            Shown::Stdout => writeln!(io::stdout().lock(), "{text}"),
+            Shown::Stderr => writeln!(io::stderr().lock(), "{text}"),
+            #[cfg(test)]
+            Shown::Nowhere => Ok(()),
         }
     }
 
@@ -351,7 +363,7 @@ pub(crate) mod tests {
             lines: Vec::new(),
             goals: Vec::new(),
             figures,
-            to_stderr: true,
+            shown: Shown::Nowhere,
         };
         for line in [large.against(Some(1.0), Some(1000.0)), small, Line::latency("large", "first", latency)]
         {
