@@ -200,7 +200,9 @@ mod tests {
 
     #[test]
     fn operations_take_the_right_they_should() {
-        for read in ["GetObject", "HeadBucket", "ListObjectsV2", "ListParts", "GetBucketCors"] {
+        for read in
+            ["GetObject", "HeadBucket", "ListObjectsV2", "ListObjectVersions", "ListParts", "GetBucketCors"]
+        {
             assert_eq!(right_for(read), Right::Read, "{read}");
         }
         for write in ["PutObject", "PutObjectTagging", "DeleteObjects", "CopyObject", "UploadPartCopy"] {

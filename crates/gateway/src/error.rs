@@ -1,8 +1,8 @@
 //! What went wrong, in S3's codes: each error of a node as the one that clients know how to handle.
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pando_core::{name::NameError, record::RecordError};
-use pando_node::Error;
+use pando_node::{Error, VersionId};
 use s3s::{S3Error, S3ErrorCode};
 
 use crate::body::BodyError;
@@ -12,10 +12,30 @@ pub(crate) fn refuse(code: S3ErrorCode, why: impl Into<std::borrow::Cow<'static,
     S3Error::with_message(code, why)
 }
 
+/// An error with the headers that say which delete marker is the reason, and perhaps another one.
+pub(crate) fn with_marker(
+    mut error: S3Error,
+    marker: VersionId,
+    other: Option<(HeaderName, HeaderValue)>,
+) -> S3Error {
+    let mut headers: HeaderMap = other.into_iter().collect();
+    // They take the place of all that `s3s` would send.
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+    if let Ok(id) = HeaderValue::from_str(&marker.to_string()) {
+        headers.insert("x-amz-version-id", id);
+    }
+    error.set_headers(headers);
+    error
+}
+
 /// What clients are told of an error of the node.
 pub(crate) fn of_node(error: Error) -> S3Error {
     use S3ErrorCode as Code;
     let code = match &error {
+        Error::NotFound { marker: Some(marker), .. } => {
+            return with_marker(refuse(Code::NoSuchKey, error.to_string()), *marker, None);
+        }
         Error::NotFound { .. } => Code::NoSuchKey,
         Error::NoSuchVersion { .. } => Code::NoSuchVersion,
         Error::NoSuchBucket(_) => Code::NoSuchBucket,

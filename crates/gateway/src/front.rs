@@ -28,7 +28,7 @@ use crate::{
     meter::{Limits, Metered},
     metrics::Metrics,
     post::{self, Posts},
-    s3::{Face, forget_odd_range},
+    s3::{Face, as_rendered, forget_odd_range},
     signed, sse,
     waiters::Waiters,
 };
@@ -212,6 +212,7 @@ impl S3 {
         }
         match answer {
             Ok(mut response) => {
+                as_rendered(&mut response);
                 // `s3s` says so for GET only.
                 if is_head && response.headers().contains_key(header::CONTENT_RANGE) {
                     *response.status_mut() = StatusCode::PARTIAL_CONTENT;

@@ -26,3 +26,5 @@ mod settings;
 mod tls;
 #[path = "s3/uploads.rs"]
 mod uploads;
+#[path = "s3/versions.rs"]
+mod versions;

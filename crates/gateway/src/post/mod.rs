@@ -86,7 +86,7 @@ impl Posts {
             length: None,
             given: given.as_ref(),
         };
-        let Written { etag, .. } = store(&self.face, new).await?;
+        let Written { etag, version, .. } = store(&self.face, new).await?;
         let scheme = if head.extensions.get::<Channel>().is_some_and(|channel| channel.tls) {
             "https"
         } else {
@@ -94,6 +94,9 @@ impl Posts {
         };
         let location = format!("{scheme}://{base}/{}", url_encode(&key));
         let mut response = answer.response(&bucket, &key, &location, &etag);
+        if let Some(version) = version {
+            insert(&mut response, "x-amz-version-id", &version.to_string());
+        }
         if let (Some(algorithm), Some(md5)) = sse::echo(given.as_ref()) {
             insert(&mut response, &format!("{CUSTOMER}-algorithm"), &algorithm);
             insert(&mut response, &format!("{CUSTOMER}-key-md5"), &md5);

@@ -6,11 +6,11 @@ use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 use super::{
     Face,
     list::most,
-    remove::check_version,
     shape::{Sums, check_owner, etag_of, timestamp},
+    version::{not_found, told, version_of},
 };
 use crate::{
-    error::{of_node, refuse},
+    error::refuse,
     sse::{self, said},
 };
 
@@ -20,9 +20,10 @@ pub(super) async fn get_object_attributes(
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
     let S3Request { input, extensions, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
+    let version = version_of(input.version_id.as_deref())?;
     let given = sse::given(said!(input), &extensions)?;
-    let parts = face.node.parts(&input.bucket, &input.key, None).await.map_err(of_node)?;
+    let found = face.node.parts(&input.bucket, &input.key, version).await;
+    let parts = found.map_err(|error| not_found(error, version))?;
     sse::open(&parts.info.meta, given.as_ref())?;
     let object_parts = listed_parts(&parts, input.part_number_marker, input.max_parts)?;
     let info = parts.info;
@@ -42,6 +43,7 @@ pub(super) async fn get_object_attributes(
         checksum: wants(ObjectAttributes::CHECKSUM).then_some(checksum),
         e_tag: wants(ObjectAttributes::ETAG).then(|| etag_of(&info)),
         last_modified: Some(timestamp(info.modified)),
+        version_id: told(info.version),
         object_parts: object_parts.filter(|_| wants(ObjectAttributes::OBJECT_PARTS)),
         object_size: wants(ObjectAttributes::OBJECT_SIZE).then_some(info.size as i64),
         storage_class: wants(ObjectAttributes::STORAGE_CLASS)

@@ -12,6 +12,7 @@ use super::{
     object::md5_of_md5s,
     shape::{Sums, check_owner, etag, url_encode, write_condition},
     upload::{part_number, upload_id},
+    version::told,
 };
 use crate::{
     digest::{Algorithm, bytes_of},
@@ -124,6 +125,7 @@ pub(super) async fn complete_multipart_upload(
         bucket: Some(input.bucket),
         key: Some(input.key),
         e_tag: Some(etag(&digests, &stored.etag)),
+        version_id: told(stored.version),
         checksum_crc32: sums.crc32,
         checksum_crc32c: sums.crc32c,
         checksum_crc64nvme: sums.crc64nvme,

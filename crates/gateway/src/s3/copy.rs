@@ -4,29 +4,28 @@ use pando_core::{
     customer::Lock,
     record::{Digests, Headers, UserMeta},
 };
-use pando_node::{CopyOptions, ObjectInfo, PutOptions};
+use pando_node::{CopyOptions, ObjectInfo, PutOptions, VersionId};
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
     Face, caller,
     object::{NewObject, Promised, Unkept, Written, store},
     read::Wanted,
-    remove::check_version,
     shape::{ReadConditions, Sums, check_owner, etag_of, headers, tags_of_header, timestamp, user_meta},
+    version::{not_found, not_found_as_source, told, version_of},
 };
 use crate::{
     body,
     digest::Algorithm,
-    error::{of_node, refuse},
+    error::refuse,
     sse::{self, Given, said, said_of_source},
 };
 
-/// What is to be copied: bucket and key.
-pub(super) fn source(source: &CopySource) -> S3Result<(&str, &str)> {
+/// What is to be copied: bucket, key and version.
+pub(super) fn source(source: &CopySource) -> S3Result<(&str, &str, Option<VersionId>)> {
     match source {
         CopySource::Bucket { bucket, key, version_id } => {
-            check_version(version_id.as_deref())?;
-            Ok((bucket, key))
+            Ok((bucket, key, version_of(version_id.as_deref())?))
         }
         _ => Err(refuse(
             S3ErrorCode::NotImplemented,
@@ -39,7 +38,7 @@ pub(super) async fn copy_object(
     face: &Face,
     request: S3Request<CopyObjectInput>,
 ) -> S3Result<S3Response<CopyObjectOutput>> {
-    let (from_bucket, from_key) = source(&request.input.copy_source)?;
+    let (from_bucket, from_key, version) = source(&request.input.copy_source)?;
     // The right to write to the target was checked with the path.
     caller(&request)?.check(from_bucket, pando_core::access::Right::Read)?;
     let (from_bucket, from_key) = (from_bucket.to_owned(), from_key.to_owned());
@@ -56,9 +55,15 @@ pub(super) async fn copy_object(
         redirect: input.website_redirect_location.is_some(),
     }
     .check()?;
-    let (range, part) = (None, None);
-    let from = Wanted { bucket: &from_bucket, key: &from_key, range, part, given: given_of_source.as_ref() };
-    let found = from.find(face).await?.info;
+    let from = Wanted {
+        bucket: &from_bucket,
+        key: &from_key,
+        version,
+        range: None,
+        part: None,
+        given: given_of_source.as_ref(),
+    };
+    let found = from.find(face).await.map_err(not_found_as_source)?.info;
     let conditions = ReadConditions {
         if_match: input.copy_source_if_match.as_ref(),
         if_none_match: input.copy_source_if_none_match.as_ref(),
@@ -69,7 +74,9 @@ pub(super) async fn copy_object(
     let recrypts = is_other(Lock::of(&found.meta), given.as_ref());
     let said = Said::of(&mut input)?;
     let changes = said.replace.is_some() || said.tags.is_some() || recrypts;
-    if (&*from_bucket, &*from_key) == (&*input.bucket, &*input.key) && !changes {
+    // An older version is made current again by copying it.
+    let is_itself = (&*from_bucket, &*from_key) == (&*input.bucket, &*input.key) && version.is_none();
+    if is_itself && !changes {
         let why = "a copy of an object onto itself must change its metadata, its tags or its encryption";
         return Err(refuse(S3ErrorCode::InvalidRequest, why));
     }
@@ -91,6 +98,8 @@ pub(super) async fn copy_object(
             checksum_sha256: sums.sha256,
             checksum_type: sums.kind,
         }),
+        version_id: told(copied.version),
+        copy_source_version_id: told(found.version),
         server_side_encryption: input.server_side_encryption,
         sse_customer_algorithm,
         sse_customer_key_md5,
@@ -128,6 +137,7 @@ impl Said {
 
 struct Copied {
     etag: ETag,
+    version: Option<VersionId>,
     modified: Timestamp,
     sums: Sums,
 }
@@ -154,12 +164,17 @@ async fn claim(
         lock.enter(meta);
     }
     // What was looked at is what is copied.
-    let options =
-        CopyOptions { source: Some(found.etag), replace, tags: said.tags, ..CopyOptions::default() };
+    let options = CopyOptions {
+        source_version: from.version,
+        source: Some(found.etag),
+        replace,
+        tags: said.tags,
+        ..CopyOptions::default()
+    };
     let copied = face.node.copy((from.bucket, from.key), to, options).await;
-    let (_, info) = copied.map_err(of_node)?;
+    let (_, info) = copied.map_err(|error| not_found_as_source(not_found(error, from.version)))?;
     let (etag, modified) = (etag_of(&info), timestamp(info.modified));
-    Ok(Copied { etag, modified, sums: Sums::of(&info.digests) })
+    Ok(Copied { etag, version: info.version, modified, sums: Sums::of(&info.digests) })
 }
 
 /// Copies by reading, decrypting, encrypting and putting.
@@ -171,7 +186,7 @@ async fn recrypt(
     said: Said,
     given: Option<&Given>,
 ) -> S3Result<Copied> {
-    let (found, object) = from.open(face).await?;
+    let (found, object) = from.open(face).await.map_err(not_found_as_source)?;
     if found.info.etag != looked_at.etag {
         return Err(refuse(S3ErrorCode::PreconditionFailed, "the source was replaced meanwhile"));
     }
@@ -188,8 +203,8 @@ async fn recrypt(
         length: Some(size),
         given,
     };
-    let Written { etag, sums } = store(face, new).await?;
-    Ok(Copied { etag, modified: std::time::SystemTime::now().into(), sums })
+    let Written { etag, version, sums } = store(face, new).await?;
+    Ok(Copied { etag, version, modified: std::time::SystemTime::now().into(), sums })
 }
 
 /// The checksum that an object has, or else the usual.

@@ -21,6 +21,8 @@ mod shape;
 mod tag;
 mod upload;
 mod upload_list;
+mod version;
+mod version_list;
 mod versioning;
 
 pub(crate) use bucket::REGION;
@@ -42,6 +44,7 @@ use crate::{
 
 pub(crate) use object::{NewObject, Promised, Unkept, Written, store};
 pub(crate) use shape::{Sums, headers, url_encode, user_meta};
+pub(crate) use version_list::as_rendered;
 
 /// The S3 face of a node.
 pub(crate) struct Face {
@@ -136,6 +139,7 @@ operations! {
     upload_list::list_parts(ListPartsInput) -> ListPartsOutput;
     upload::upload_part(UploadPartInput) -> UploadPartOutput;
     part_copy::upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
+    version_list::list_object_versions(ListObjectVersionsInput) -> ListObjectVersionsOutput;
     versioning::get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput;
     versioning::put_bucket_versioning(PutBucketVersioningInput) -> PutBucketVersioningOutput;
 }

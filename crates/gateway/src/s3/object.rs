@@ -3,13 +3,14 @@
 use std::io;
 
 use pando_core::record::Digests;
-use pando_node::{Condition, Error, PutOptions};
-use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, dto::*};
+use pando_node::{Condition, Error, PutOptions, VersionId};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, dto::*};
 use tokio::sync::oneshot;
 
 use super::{
     Face,
     shape::{Sums, check_owner, etag, headers, tags_of_header, user_meta, write_condition},
+    version::told,
 };
 use crate::{
     body::{self, BodyError},
@@ -219,7 +220,14 @@ pub(crate) struct NewObject<'a> {
 /// An object that was put.
 pub(crate) struct Written {
     pub(crate) etag: ETag,
+    /// Its version id, where versions are, or were, kept.
+    pub(crate) version: Option<VersionId>,
     pub(crate) sums: Sums,
+}
+
+/// What a write is told that is to replace or remove what isn't there.
+pub(super) fn nothing_to_match() -> S3Error {
+    refuse(S3ErrorCode::NoSuchKey, "If-Match: there is no such object")
 }
 
 /// Puts an object, whatever it came by.
@@ -233,13 +241,12 @@ pub(crate) async fn store(face: &Face, new: NewObject<'_>) -> S3Result<Written> 
     let replaces = matches!(options.condition, Condition::Exists | Condition::Match(_) | Condition::Md5(_));
     let put = face.node.put_with(bucket, key, reader, options, digests).await;
     let stored = put.map_err(|error| match error {
-        Error::Precondition { current: None } if replaces => {
-            refuse(S3ErrorCode::NoSuchKey, "If-Match: there is no such object")
-        }
+        Error::Precondition { current: None } if replaces => nothing_to_match(),
         error => of_node(error),
     })?;
     let digests = known.await.unwrap_or_default();
-    Ok(Written { etag: etag(&digests, &stored.etag), sums: Sums::of(&digests) })
+    let etag = etag(&digests, &stored.etag);
+    Ok(Written { etag, version: stored.version, sums: Sums::of(&digests) })
 }
 
 pub(super) async fn put_object(
@@ -289,10 +296,11 @@ pub(super) async fn put_object(
         length: length(input.content_length)?,
         given: given.as_ref(),
     };
-    let Written { etag, sums } = store(face, new).await?;
+    let Written { etag, version, sums } = store(face, new).await?;
     let (sse_customer_algorithm, sse_customer_key_md5) = sse::echo(given.as_ref());
     Ok(S3Response::new(PutObjectOutput {
         e_tag: Some(etag),
+        version_id: told(version),
         checksum_crc32: sums.crc32,
         checksum_crc32c: sums.crc32c,
         checksum_crc64nvme: sums.crc64nvme,

@@ -1,6 +1,6 @@
 //! Parts of an upload that are copied from objects: without moving content if that can be, else read and put.
 
-use pando_node::UploadInfo;
+use pando_node::{UploadInfo, VersionId};
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     read::Wanted,
     shape::{ReadConditions, Sums, check_owner, etag},
     upload::{PutPart, part_number, store_part, upload_id, wanted_of},
+    version::{not_found_as_source, told},
 };
 use crate::{
     body,
@@ -22,7 +23,7 @@ pub(super) async fn upload_part_copy(
     face: &Face,
     request: S3Request<UploadPartCopyInput>,
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-    let (from_bucket, from_key) = source(&request.input.copy_source)?;
+    let (from_bucket, from_key, version) = source(&request.input.copy_source)?;
     caller(&request)?.check(from_bucket, pando_core::access::Right::Read)?;
     let (from_bucket, from_key) = (from_bucket.to_owned(), from_key.to_owned());
     let S3Request { input, extensions, .. } = request;
@@ -43,6 +44,7 @@ pub(super) async fn upload_part_copy(
         from: Wanted {
             bucket: &from_bucket,
             key: &from_key,
+            version,
             range: input.copy_source_range.as_deref().map(range).transpose()?,
             part: None,
             given: given_of_source.as_ref(),
@@ -53,7 +55,7 @@ pub(super) async fn upload_part_copy(
         number,
         given: given.as_ref(),
     };
-    let PutPart { etag, sums } = match copy.claim(face).await? {
+    let (PutPart { etag, sums }, source_version) = match copy.claim(face).await? {
         Some(claimed) => claimed,
         None => copy.read(face).await?,
     };
@@ -68,6 +70,7 @@ pub(super) async fn upload_part_copy(
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
         }),
+        copy_source_version_id: told(source_version),
         sse_customer_algorithm,
         sse_customer_key_md5,
         ..UploadPartCopyOutput::default()
@@ -92,12 +95,13 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Makes a whole object a part as it is; `None` if that can't be: it must be read and put.
-    async fn claim(&self, face: &Face) -> S3Result<Option<PutPart>> {
+    /// Makes a whole object a part as it is; `None` if that can't be: it must be read and put. Tells the version of the
+    /// source, too.
+    async fn claim(&self, face: &Face) -> S3Result<Option<(PutPart, Option<VersionId>)>> {
         if self.from.range.is_some() || self.from.given.is_some() || self.given.is_some() {
             return Ok(None);
         }
-        let found = self.from.find(face).await?.info;
+        let found = self.from.find(face).await.map_err(not_found_as_source)?.info;
         self.conditions.check_of_source(&found)?;
         let algorithm = wanted_of(self.upload);
         let knows_sum = found.digests.checksum.is_some_and(|sum| Algorithm::of(&sum) == algorithm);
@@ -106,26 +110,26 @@ impl Copy<'_> {
         }
         let (from, (bucket, key)) = ((self.from.bucket, self.from.key, found.etag), self.to);
         let copied = face.node.copy_part(from, bucket, key, &self.upload.id, self.number).await;
-        Ok(copied.map_err(of_node)?.map(|(stored, digests)| PutPart {
-            etag: etag(&digests, &stored.etag),
-            sums: Sums::of(&digests),
+        Ok(copied.map_err(of_node)?.map(|(stored, digests)| {
+            let (etag, sums) = (etag(&digests, &stored.etag), Sums::of(&digests));
+            (PutPart { etag, sums }, found.version)
         }))
     }
 
     /// Reads the source, or a range of it, and puts it as a part.
-    async fn read(&self, face: &Face) -> S3Result<PutPart> {
-        let (found, object) = self.from.open(face).await?;
+    async fn read(&self, face: &Face) -> S3Result<(PutPart, Option<VersionId>)> {
+        let (found, object) = self.from.open(face).await.map_err(not_found_as_source)?;
         self.conditions.check_of_source(&found.info)?;
         if let Some(Range::Int { last: Some(last), .. }) = self.from.range
             && last >= found.info.size
         {
             return Err(refuse(S3ErrorCode::InvalidRange, "x-amz-copy-source-range lies outside the source"));
         }
-        let length = found.length();
+        let (length, version) = (found.length(), found.info.version);
         let deliver = |object| body::Outgoing::start(face, object, found.cipher);
         let body = (object.map(deliver), Some(length));
         let promised = Promised::none().or_usual(wanted_of(self.upload));
         let place = (self.to.0, self.to.1, &self.upload.id, self.number);
-        store_part(face, place, body, promised, self.given).await
+        Ok((store_part(face, place, body, promised, self.given).await?, version))
     }
 }

@@ -3,14 +3,14 @@
 use std::ops;
 
 use http::StatusCode;
-use pando_node::{ByteRange, Consistency, Object, ObjectInfo};
+use pando_node::{ByteRange, Object, ObjectInfo, VersionId};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
     Face,
-    remove::check_version,
     resume::goes_on,
     shape::{ReadConditions, Sums, check_owner, etag_of, expires, metadata, timestamp},
+    version::{not_found, told, version_of},
 };
 use crate::{
     body,
@@ -25,6 +25,8 @@ const ATTEMPTS: usize = 5;
 pub(super) struct Wanted<'a> {
     pub(super) bucket: &'a str,
     pub(super) key: &'a str,
+    /// Which version; `None`: the current one.
+    pub(super) version: Option<VersionId>,
     pub(super) range: Option<Range>,
     /// The number of the part that is wanted, of those that the object was uploaded in.
     pub(super) part: Option<i32>,
@@ -58,12 +60,13 @@ impl Wanted<'_> {
     /// Looks the object up.
     pub(super) async fn find(&self, face: &Face) -> S3Result<Found> {
         if self.part.is_none() && self.given.is_none() {
-            let found = face.node.stat(self.bucket, self.key, Consistency::Linearizable).await;
-            let info = found.map_err(of_node)?;
+            let found = face.node.stat_version(self.bucket, self.key, self.version).await;
+            let info = found.map_err(|error| not_found(error, self.version))?;
             sse::open(&info.meta, None)?;
             return Ok(Found { range: self.range_of(info.size)?, info, cipher: None });
         }
-        let parts = face.node.parts(self.bucket, self.key, None).await.map_err(of_node)?;
+        let found = face.node.parts(self.bucket, self.key, self.version).await;
+        let parts = found.map_err(|error| not_found(error, self.version))?;
         let lock = sse::open(&parts.info.meta, self.given)?;
         let range = match (self.part, self.range) {
             (None, _) => self.range_of(parts.info.size)?,
@@ -88,8 +91,8 @@ impl Wanted<'_> {
     pub(super) async fn open(&self, face: &Face) -> S3Result<(Found, Option<Object>)> {
         if self.part.is_none() && self.given.is_none() {
             let range = self.range.map(byte_range);
-            let got = face.node.get(self.bucket, self.key, range, Consistency::Linearizable).await;
-            let object = got.map_err(of_node)?;
+            let got = face.node.get_version(self.bucket, self.key, self.version, range).await;
+            let object = got.map_err(|error| not_found(error, self.version))?;
             sse::open(&object.info.meta, None)?;
             let range = self.range.is_some().then(|| object.range.clone());
             return Ok((Found { info: object.info.clone(), range, cipher: None }, Some(object)));
@@ -101,11 +104,11 @@ impl Wanted<'_> {
                 Some(range) => Some(ByteRange::Inclusive(range.start, range.end - 1)),
                 None => None,
             };
-            match face.node.get(self.bucket, self.key, range, Consistency::Linearizable).await {
+            match face.node.get_version(self.bucket, self.key, self.version, range).await {
                 Ok(object) if object.info.etag == found.info.etag => return Ok((found, Some(object))),
                 // The range was that of another version.
                 Ok(_) | Err(pando_node::Error::Range { .. }) => {}
-                Err(error) => return Err(of_node(error)),
+                Err(error) => return Err(not_found(error, self.version)),
             }
         }
         Err(refuse(S3ErrorCode::SlowDown, "the object is being replaced again and again"))
@@ -152,11 +155,11 @@ pub(super) async fn get_object(
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let S3Request { input, extensions, headers, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
     let given = sse::given(said!(input), &extensions)?;
     let mut wanted = Wanted {
         bucket: &input.bucket,
         key: &input.key,
+        version: version_of(input.version_id.as_deref())?,
         range: input.range,
         part: input.part_number,
         given: given.as_ref(),
@@ -186,6 +189,7 @@ pub(super) async fn get_object(
         expires: expires(&info.headers),
         e_tag: Some(etag_of(&info)),
         last_modified: Some(timestamp(info.modified)),
+        version_id: told(info.version),
         metadata: metadata(&info.meta),
         tag_count: Some(info.tags.len() as i32).filter(|count| *count > 0),
         parts_count: parts_count(&info, input.part_number),
@@ -220,11 +224,11 @@ pub(super) async fn head_object(
 ) -> S3Result<S3Response<HeadObjectOutput>> {
     let S3Request { input, extensions, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
     let given = sse::given(said!(input), &extensions)?;
     let wanted = Wanted {
         bucket: &input.bucket,
         key: &input.key,
+        version: version_of(input.version_id.as_deref())?,
         range: input.range,
         part: input.part_number,
         given: given.as_ref(),
@@ -249,6 +253,7 @@ pub(super) async fn head_object(
         expires: expires(&info.headers),
         e_tag: Some(etag_of(&info)),
         last_modified: Some(timestamp(info.modified)),
+        version_id: told(info.version),
         metadata: metadata(&info.meta),
         parts_count: parts_count(&info, input.part_number),
         cache_control: info.headers.cache_control,

@@ -1,14 +1,12 @@
 //! The tags of objects.
 
-use pando_node::Consistency;
 use s3s::{S3Request, S3Response, S3Result, dto::*};
 
 use super::{
     Face,
-    remove::check_version,
     shape::{check_owner, tag_set, tags_of_set},
+    version::{not_found, told, version_of},
 };
-use crate::error::of_node;
 
 pub(super) async fn get_object_tagging(
     face: &Face,
@@ -16,10 +14,11 @@ pub(super) async fn get_object_tagging(
 ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
     let input = request.input;
     check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
-    let found = face.node.stat(&input.bucket, &input.key, Consistency::Linearizable).await;
-    let info = found.map_err(of_node)?;
-    Ok(S3Response::new(GetObjectTaggingOutput { tag_set: tag_set(info.tags), version_id: None }))
+    let version = version_of(input.version_id.as_deref())?;
+    let found = face.node.stat_version(&input.bucket, &input.key, version).await;
+    let info = found.map_err(|error| not_found(error, version))?;
+    let version_id = told(info.version);
+    Ok(S3Response::new(GetObjectTaggingOutput { tag_set: tag_set(info.tags), version_id }))
 }
 
 pub(super) async fn put_object_tagging(
@@ -28,10 +27,9 @@ pub(super) async fn put_object_tagging(
 ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
     let input = request.input;
     check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
     let tags = tags_of_set(input.tagging.tag_set)?;
-    face.node.set_tags(&input.bucket, &input.key, tags, None).await.map_err(of_node)?;
-    Ok(S3Response::new(PutObjectTaggingOutput::default()))
+    let version_id = set(face, &input.bucket, &input.key, input.version_id.as_deref(), tags).await?;
+    Ok(S3Response::new(PutObjectTaggingOutput { version_id }))
 }
 
 pub(super) async fn delete_object_tagging(
@@ -40,7 +38,20 @@ pub(super) async fn delete_object_tagging(
 ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
     let input = request.input;
     check_owner(input.expected_bucket_owner.as_deref())?;
-    check_version(input.version_id.as_deref())?;
-    face.node.set_tags(&input.bucket, &input.key, Vec::new(), None).await.map_err(of_node)?;
-    Ok(S3Response::with_status(DeleteObjectTaggingOutput::default(), http::StatusCode::NO_CONTENT))
+    let version_id = set(face, &input.bucket, &input.key, input.version_id.as_deref(), Vec::new()).await?;
+    let output = DeleteObjectTaggingOutput { version_id };
+    Ok(S3Response::with_status(output, http::StatusCode::NO_CONTENT))
+}
+
+/// Gives a version these tags; the answer's version id.
+async fn set(
+    face: &Face,
+    bucket: &str,
+    key: &str,
+    version: Option<&str>,
+    tags: Vec<(String, String)>,
+) -> S3Result<Option<String>> {
+    let version = version_of(version)?;
+    let set = face.node.set_tags(bucket, key, tags, version).await;
+    Ok(told(set.map_err(|error| not_found(error, version))?.version))
 }

@@ -318,5 +318,5 @@ async fn what_would_not_be_kept_is_refused() {
     let meta = call("PUT", "/default/a").body("x").header("x-amz-meta-long", &"m".repeat(9000));
     assert_eq!(site.client.send(meta).await.outcome(), (400, "MetadataTooLarge".into()));
     let version = call("GET", "/default/a").query("versionId", "nonsense");
-    assert_eq!(site.client.send(version).await.status, 404);
+    assert_eq!(site.client.send(version).await.outcome(), (400, "InvalidArgument".into()));
 }

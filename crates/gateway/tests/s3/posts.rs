@@ -299,3 +299,18 @@ async fn forms_may_bring_a_key() {
         .fold(call("GET", "/default/locked"), |get, (name, value)| get.header(name, value));
     assert_eq!(client.send(get).await.ok().text(), "hello");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_make_versions() {
+    let site = Site::new().await;
+    let client = &site.client;
+    let body = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    let form = |content: &str| Form { file: content.into(), ..Form::new(client).field("key", "a") };
+    assert_eq!(form("never").send().await.ok().header("x-amz-version-id"), "");
+    client.send(call("PUT", "/default").query("versioning", "").body(body)).await.ok();
+    let old = form("old").send().await.ok();
+    form("new").send().await.ok();
+    let old = call("GET", "/default/a").query("versionId", old.header("x-amz-version-id"));
+    assert_eq!(client.send(old).await.ok().text(), "old");
+    assert_eq!(client.send(call("GET", "/default/a")).await.ok().text(), "new");
+}
