@@ -116,7 +116,7 @@ pub(super) async fn read(body: Body, boundary: &str) -> S3Result<Form> {
             expand(&mut fields, &filename);
             Ok(Form { fields, file: File::new(reader, delimiter) })
         }
-        Err(_) => Err(Excess::TooSlow.into()),
+        Err(_) => Err(Excess::Pace.into()),
     }
 }
 
