@@ -180,8 +180,8 @@ impl Report {
     /// Shows a line of text.
     pub(crate) fn say(&self, text: &str) -> io::Result<()> {
         match self.shown {
-            Shown::Stdout => writeln!(io::stdout().lock(), "{text}"),
-            Shown::Stderr => writeln!(io::stderr().lock(), "{text}"),
+            Shown::Stdout => writeln!(io::stdout().lock(), "{}", text.trim_end()),
+            Shown::Stderr => writeln!(io::stderr().lock(), "{}", text.trim_end()),
             #[cfg(test)]
             Shown::Nowhere => Ok(()),
         }

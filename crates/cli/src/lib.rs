@@ -1,6 +1,6 @@
 //! `pando`: the command. Reads the command line, runs one command, ends with its exit code.
 //!
-//! Every command but `up` and `demo` is a client of the running node's control socket ([`control`]). As a library this is
+//! Every command but `up` and `demo` is a client of the running node's control socket (`control`). As a library this is
 //! the whole command ([`main`]), and the asking end of the control socket for other programs ([`Remote`]).
 
 use std::{path::PathBuf, process::ExitCode};
