@@ -190,7 +190,7 @@ impl Chunks {
             range,
             queue: VecDeque::new(),
             failed: false,
-            ahead: AHEAD,
+            ahead: 1,
             place: Some(place),
         }
     }
@@ -235,6 +235,10 @@ impl Chunks {
             let start = current.start;
             let segment = current.pieces.recv().await.unwrap_or(Err(Error::Stopping))?;
             current.start += segment.len() as u64;
+            if self.at == self.range.start {
+                // Until now nothing competed with the first bytes.
+                self.ahead = AHEAD;
+            }
             return Ok((start, segment));
         }
     }

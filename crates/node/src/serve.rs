@@ -330,7 +330,9 @@ async fn send_segments(
     let mut outgoing = exchange.reply(head, end - start).await?;
     let mut at = start;
     while at < end {
-        let piece = (end - at).min(PIECE as u64);
+        // The first segment by itself: someone may wait for the first byte.
+        let most = if at == start { SEALED_SEGMENT } else { PIECE };
+        let piece = (end - at).min(most as u64);
         let Ok(bytes) = reader.read_at(at, piece as usize).await else {
             // Dropping the exchange half-way tells the reader to go elsewhere.
             inner.suspect_here(chunk);
