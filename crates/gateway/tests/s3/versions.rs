@@ -293,17 +293,17 @@ async fn list(client: &Client, query: &[(&str, &str)]) -> List {
 /// A list, page by page.
 async fn paged(client: &Client, most: usize, query: &[(&str, &str)]) -> (Vec<Entry>, Vec<String>) {
     let (mut entries, mut prefixes) = (Vec::new(), Vec::new());
-    let (most, mut next) = (most.to_string(), None);
+    let most = most.to_string();
+    let mut next: Option<(String, String)> = None;
     loop {
         let mut query = query.to_vec();
         query.push(("max-keys", &most));
         if let Some((key, version)) = &next {
             query.push(("key-marker", key));
             // Clients give it only if it was told.
-            query.extend(
-                Some(("version-id-marker", &**version))
-                    .filter(|(_, version): &(_, &str)| !version.is_empty()),
-            );
+            if !version.is_empty() {
+                query.push(("version-id-marker", version));
+            }
         }
         let mut page = list(client, &query).await;
         assert!(page.entries.len() + page.prefixes.len() <= most.parse().unwrap());
@@ -343,7 +343,7 @@ async fn versions_are_listed_as_they_followed_each_other() {
     let whole = list(client, &[]).await;
     assert_eq!(whole.entries, expected);
     let first = whole.answer;
-    assert_eq!(first.elements("Size")[..3], ["4", "22", "1"]);
+    assert_eq!(first.elements("Size")[..3], ["4", "2", "1"]);
     assert_eq!((first.element("Name").as_str(), first.element("MaxKeys").as_str()), ("default", "1000"));
     assert_eq!(first.header("content-type"), "application/xml");
     assert!(first.text().contains("<ListVersionsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"));
