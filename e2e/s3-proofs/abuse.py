@@ -21,8 +21,9 @@ PIDS = [int(pid) for pid in os.environ["E2E_PIDS"].split(",")]
 TARGET = ENDPOINTS[0]
 KIB, MIB = 1 << 10, 1 << 20
 
-# Of a good request. Below the minute that the node itself lets one wait for its turn.
-DEADLINE = 30
+# Of a good request, and only to tell late from never: all of this may have to share one busy core. The node lets one wait a
+# minute for its turn, then says `SlowDown`, and one comes again.
+DEADLINE = 90
 GOOD_CLIENTS = 6
 QUIET = 6
 STORM = 75
@@ -337,7 +338,7 @@ async def xml_bomb(name, body):
     connection = await Connection.open(TARGET)
     try:
         answer = await asyncio.wait_for(connection.request("POST", POST, body=body), IDLE + GRACE)
-        if answer.status // 100 != 4:
+        if answer.status // 100 != 4 and b"SlowDown" not in answer.body:
             fail(f"{name}: {answer}")
     except OSError:
         pass
