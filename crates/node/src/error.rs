@@ -39,7 +39,7 @@ pub enum Error {
     #[error("bucket {0:?} exists already")]
     BucketExists(String),
     /// The bucket holds objects.
-    #[error("bucket {0:?} is not empty: remove its objects first")]
+    #[error("bucket {0:?} is not empty: remove its objects first, all versions and delete markers included")]
     BucketNotEmpty(String),
     /// No such access key.
     #[error("there is no access key {0:?}: `pando key ls` lists them")]
