@@ -366,13 +366,18 @@ impl Inner {
         which.iter().map(ask).collect()
     }
 
-    /// The nearest owners that are a quorum (this node, then those that answer, fastest first), the others, and
-    /// how long to wait before these are asked too.
+    /// The nearest owners that are a quorum (this node, then those that answer, the faster ones first), the others, and
+    /// how long to wait before these are asked too. Of those that are about as fast, now one and now another is asked:
+    /// that spreads the load, and sooner or later everyone is, so that who lags behind is told.
     fn nearest(&self, owners: &Owners) -> (Vec<u16>, Vec<u16>, Duration) {
         let far = |owner: &u16| {
             let node = &owners.nodes[usize::from(*owner)];
             let is_other = *node != self.id;
-            (is_other, is_other.then(|| (self.peers.liveness(node), self.peers.round_trip(node))))
+            // Within a factor of two.
+            let about = |time: Duration| time.as_micros().max(1).ilog2();
+            let [lot] = sys::random::<1>();
+            let speed = || (self.peers.liveness(node), self.peers.round_trip(node).map(about), lot);
+            (is_other, is_other.then(speed))
         };
         let mut all: Vec<u16> = (0..owners.nodes.len() as u16).collect();
         all.sort_by_cached_key(far);
