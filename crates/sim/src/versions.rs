@@ -135,11 +135,11 @@ impl User {
 
     async fn remove(&self, key: &str) {
         let removed = self.node.remove_version("default", key, None, Condition::None).await;
-        if let Some(removed) = self.heard("remove", removed) {
-            if let Some(VersionId::Id(id)) = removed.version {
-                self.state.book.put(key, id, None);
-                self.done("remove", key, id);
-            }
+        if let Some(removed) = self.heard("remove", removed)
+            && let Some(VersionId::Id(id)) = removed.version
+        {
+            self.state.book.put(key, id, None);
+            self.done("remove", key, id);
         }
     }
 
