@@ -171,7 +171,7 @@ impl Inner {
 
     /// See [`crate::Node::bucket`].
     pub(crate) async fn bucket(self: &Arc<Self>, bucket: &str) -> Result<BucketRecord, Error> {
-        let found = self.read(&RegisterName::bucket(bucket)?).await?;
+        let found = self.read_shared(&RegisterName::bucket(bucket)?).await?;
         let record = bucket_of(bucket, found.as_ref().map(|accepted| &accepted.value))?;
         self.lately.note(bucket, record.settings.versioning);
         Ok(record)

@@ -35,6 +35,7 @@ use crate::{
     pulse::Mailbox,
     scrub::ScrubState,
     serve,
+    shared_reads::SharedReads,
     sys::{self, Instant},
 };
 
@@ -76,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) scrub: ScrubState,
     /// How buckets behaved lately.
     pub(crate) lately: Lately,
+    /// Reads that many callers want at once.
+    pub(crate) shared_reads: SharedReads,
     /// Versions that were seen removed for good.
     pub(crate) condemned: Condemned,
     /// Wakes the resync loop.
@@ -180,6 +183,7 @@ impl Inner {
             buffers: Buffers::default(),
             scrub: ScrubState::default(),
             lately: Lately::default(),
+            shared_reads: SharedReads::default(),
             condemned: Condemned::default(),
             healing: Notify::new(),
             reconciling: Notify::new(),

@@ -41,6 +41,7 @@ mod remove;
 mod replace;
 mod scrub;
 mod serve;
+mod shared_reads;
 mod start;
 mod status;
 mod stray;

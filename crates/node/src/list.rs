@@ -57,23 +57,26 @@ pub(crate) struct Names {
 impl Inner {
     /// See [`crate::Node::list`].
     pub(crate) async fn list(self: &Arc<Self>, bucket: &str, query: ListQuery) -> Result<ListPage, Error> {
-        let versioning = match query.consistency {
-            Consistency::Linearizable => self.bucket(bucket).await?.settings.versioning,
-            Consistency::Stale => self.versioning_lately(bucket, Consistency::Stale).await,
-        };
-        let shows_versions = versioning != Versioning::Never;
         let limit = if query.limit == 0 { PAGE } else { query.limit.min(PAGE) };
         let prefix: Bytes = RegisterName::object_prefix(bucket, &query.prefix)?.into();
         let bucket_prefix = RegisterName::object_prefix(bucket, "")?;
-        let mut after = query.after.as_deref().map(|after| start_after(&bucket_prefix, after, &query));
+        let after = query.after.as_deref().map(|after| start_after(&bucket_prefix, after, &query));
+        // One more than wanted tells whether a next page exists; few are not cheaper than some, and what was
+        // removed lately counts as well.
+        let names =
+            |after, left: usize| self.page(prefix.clone(), after, (left + 1).max(FEW), query.consistency);
+        let versioning = async {
+            match query.consistency {
+                Consistency::Linearizable => Ok(self.bucket(bucket).await?.settings.versioning),
+                Consistency::Stale => Ok(self.versioning_lately(bucket, Consistency::Stale).await),
+            }
+        };
+        let (versioning, mut shown) = tokio::try_join!(versioning, names(after, limit))?;
+        let shows_versions = versioning != Versioning::Never;
         let mut page = ListPage::default();
         loop {
-            let left = limit - page.objects.len() - page.prefixes.len();
-            // One more than wanted tells whether a next page exists; few are not cheaper than some, and what was
-            // removed lately counts as well.
-            let names = self.page(prefix.clone(), after, (left + 1).max(FEW), query.consistency).await?;
             let mut skip: Option<Bytes> = None;
-            for (name, summary) in names.entries {
+            for (name, summary) in shown.entries {
                 let Some((_, key)) = name.object_parts() else { continue };
                 if summary.deleted {
                     continue;
@@ -93,8 +96,9 @@ impl Inner {
                     }
                 }
             }
-            let Some(next) = names.next else { return Ok(page) };
-            after = Some(skip.map_or(next.clone(), |skip| skip.max(next)));
+            let Some(next) = shown.next else { return Ok(page) };
+            let after = skip.map_or(next.clone(), |skip| skip.max(next));
+            shown = names(Some(after), limit - page.objects.len() - page.prefixes.len()).await?;
         }
     }
 

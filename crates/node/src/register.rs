@@ -31,9 +31,9 @@ const BACKOFF: Duration = Duration::from_millis(2);
 const BACKOFF_MOST: Duration = Duration::from_millis(250);
 /// How long a read whose majority disagrees waits for the others before it settles.
 const HEDGE: Duration = Duration::from_millis(150);
-/// How long a read waits for the majority that it asked before it asks the other owners too: several round trips of
-/// a local network at the least, one around the world at the most.
-const SPARE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// How long who asked the nearest majority waits before it asks the other owners too: what a busy machine on a local
+/// network may take at the least, a round trip around the world at the most.
+const SPARE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(250));
 
 /// How a change is made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,6 +91,39 @@ enum Attempt<E> {
 
 type Answer = (u16, Result<Reply, Unanswered>);
 type Pending = FuturesUnordered<BoxFuture<'static, Answer>>;
+
+/// Exchanges under way with owners, and with whom more would be begun.
+struct Asked {
+    pending: Pending,
+    spare: Option<Spare>,
+}
+
+/// Owners that are asked only if those that were asked first do not do.
+struct Spare {
+    ask: Box<dyn FnOnce() -> Pending + Send>,
+    by: Instant,
+}
+
+impl Asked {
+    /// The next answer; `None` when all have answered. The spare owners are asked when the first have answered and
+    /// that was not enough, or took too long.
+    async fn next(&mut self) -> Option<Answer> {
+        loop {
+            let Some(spare) = &self.spare else { return self.pending.next().await };
+            match sys::timeout_at(spare.by, self.pending.next()).await {
+                Ok(Some(answer)) => return Some(answer),
+                Ok(None) | Err(_) => self.ask_spare(),
+            }
+        }
+    }
+
+    /// Asks the spare owners now.
+    fn ask_spare(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            self.pending.extend((spare.ask)());
+        }
+    }
+}
 
 /// Who did not answer in one phase, for the error's text.
 #[derive(Default)]
@@ -251,30 +284,19 @@ impl Inner {
         owners: &Owners,
     ) -> Result<ReadStep, Option<Error>> {
         let mut read = Read::new(owners.nodes.len(), owners.quorum.clone());
-        let (first, spare, patience) = self.nearest(owners);
-        let message = Arc::new(Message::from(Request::Read(layout.version, name.clone())));
-        let mut pending = self.ask_each(layout, owners, &first, &message);
-        // Those that are asked only if the first don't agree, or take too long.
-        let mut spare = Some(spare).filter(|spare| !spare.is_empty());
+        let mut asked = self.ask_nearest(layout, owners, Request::Read(layout.version, name.clone()));
         let mut missing = Missing::default();
         let mut answered = vec![false; owners.nodes.len()];
         let mut hedge = None;
-        let mut until = Instant::now() + if spare.is_some() { patience } else { EXCHANGE * 2 };
+        let until = Instant::now() + EXCHANGE * 2 + SPARE.1;
         loop {
-            let next = sys::timeout_at(hedge.unwrap_or(until), pending.next()).await;
-            if matches!(next, Err(_) | Ok(None))
-                && let Some(spare) = spare.take()
-            {
-                pending.extend(self.ask_each(layout, owners, &spare, &message));
-                (hedge, until) = (None, Instant::now() + EXCHANGE * 2);
-                continue;
-            }
+            let next = sys::timeout_at(hedge.unwrap_or(until), asked.next()).await;
             let step = match next {
                 Err(_elapsed) => read.on_impatience(),
                 Ok(None) => return Ok(ReadStep::TooFew),
                 Ok(Some((owner, Ok(Reply::Value(accepted, height))))) => {
                     answered[usize::from(owner)] = true;
-                    if spare.is_none() && owners.quorum.is_met(|owner| answered[usize::from(owner)]) {
+                    if asked.spare.is_none() && owners.quorum.is_met(|owner| answered[usize::from(owner)]) {
                         hedge.get_or_insert_with(|| Instant::now() + HEDGE);
                     }
                     read.on_reply(owner, accepted, height)
@@ -296,7 +318,7 @@ impl Inner {
                 ReadStep::Value(value) => {
                     tracing::trace!(%name, ballot = ?value.as_ref().map(|v| v.ballot), ?answered, "read");
                     if let Some(accepted) = &value {
-                        self.tell_those_behind(layout, name, owners, read, pending, accepted.clone());
+                        self.tell_those_behind(layout, name, owners, read, asked.pending, accepted.clone());
                     }
                     return Ok(ReadStep::Value(value));
                 }
@@ -346,24 +368,42 @@ impl Inner {
         }
     }
 
-    fn fan_out(self: &Arc<Self>, layout: &Arc<Layout>, owners: &Owners, request: Request) -> Pending {
+    /// Asks all owners at once.
+    fn ask_all(self: &Arc<Self>, layout: &Arc<Layout>, owners: &Owners, request: Request) -> Asked {
         let all: Vec<u16> = (0..owners.nodes.len() as u16).collect();
-        self.ask_each(layout, owners, &all, &Arc::new(Message::from(request)))
+        let ask = self.asker(layout, owners, request);
+        Asked { pending: ask(&all), spare: None }
     }
 
-    fn ask_each(
+    /// Asks the nearest owners that are a quorum, and the others if these do not do.
+    fn ask_nearest(self: &Arc<Self>, layout: &Arc<Layout>, owners: &Owners, request: Request) -> Asked {
+        let (first, spare, patience) = self.nearest(owners);
+        let ask = self.asker(layout, owners, request);
+        let pending = ask(&first);
+        if spare.is_empty() {
+            return Asked { pending, spare: None };
+        }
+        let by = Instant::now() + patience;
+        Asked { pending, spare: Some(Spare { ask: Box::new(move || ask(&spare)), by }) }
+    }
+
+    fn asker(
         self: &Arc<Self>,
         layout: &Arc<Layout>,
         owners: &Owners,
-        which: &[u16],
-        message: &Arc<Message>,
-    ) -> Pending {
-        let ask = |owner: &u16| -> BoxFuture<'static, Answer> {
-            let (owner, node) = (*owner, owners.nodes[usize::from(*owner)]);
-            let (inner, layout, message) = (Arc::clone(self), Arc::clone(layout), Arc::clone(message));
-            Box::pin(async move { (owner, inner.ask_owner(&layout, node, &message).await) })
-        };
-        which.iter().map(ask).collect()
+        request: Request,
+    ) -> impl Fn(&[u16]) -> Pending + Send + use<> {
+        let message = Arc::new(Message::from(request));
+        let (inner, layout, nodes) = (Arc::clone(self), Arc::clone(layout), owners.nodes.clone());
+        move |which| {
+            let ask = |owner: &u16| -> BoxFuture<'static, Answer> {
+                let (owner, node) = (*owner, nodes[usize::from(*owner)]);
+                let (inner, layout, message) =
+                    (Arc::clone(&inner), Arc::clone(&layout), Arc::clone(&message));
+                Box::pin(async move { (owner, inner.ask_owner(&layout, node, &message).await) })
+            };
+            which.iter().map(ask).collect()
+        }
     }
 
     /// The nearest owners that are a quorum (this node, then those that answer, the faster ones first), the others, and
@@ -402,8 +442,8 @@ impl Inner {
         let owners = layout.quorum(name);
         let ballot = self.next_ballot(layout.version, above);
         let mut proposer = Proposer::new(ballot, owners.nodes.len(), owners.quorum.clone());
-        let pending = self.fan_out(layout, &owners, Request::Prepare(layout.version, name.clone(), ballot));
-        let (found, settled) = match drive(&mut proposer, pending, name, &owners).await {
+        let asked = self.ask_nearest(layout, &owners, Request::Prepare(layout.version, name.clone(), ballot));
+        let (found, settled) = match drive(&mut proposer, asked, name, &owners).await {
             Ok((ProposerStep::Decide { found, settled }, _)) => (found, settled && !rewrite),
             Ok((ProposerStep::Conflict { above }, _)) => return Ok(Attempt::Conflict { above }),
             Ok(_) => unreachable!("the first phase ends in a decision or a conflict"),
@@ -436,8 +476,8 @@ impl Inner {
         let accepted = Accepted { ballot, value };
         proposer.propose();
         let request = Request::Accept(layout.version, name.clone(), accepted.clone());
-        let pending = self.fan_out(layout, &owners, request);
-        let pending = match drive(&mut proposer, pending, name, &owners).await {
+        let asked = self.ask_all(layout, &owners, request);
+        let pending = match drive(&mut proposer, asked, name, &owners).await {
             Ok((ProposerStep::Chosen, pending)) => pending,
             Ok((ProposerStep::Conflict { above }, _)) => return Ok(Attempt::Conflict { above }),
             Ok(_) => unreachable!("the second phase ends chosen or in a conflict"),
@@ -484,13 +524,13 @@ impl Inner {
 /// Feeds replies to a proposer until its phase ends. Returns the step and the exchanges still under way.
 async fn drive<E>(
     proposer: &mut Proposer,
-    mut pending: Pending,
+    mut asked: Asked,
     name: &RegisterName,
     owners: &Owners,
 ) -> Result<(ProposerStep, Pending), Attempt<E>> {
     let mut missing = Missing::default();
     let mut refused = false;
-    while let Some((owner, reply)) = pending.next().await {
+    while let Some((owner, reply)) = asked.next().await {
         let step = match reply {
             Ok(Reply::Promised(accepted)) => proposer.on_promise(owner, accepted),
             Ok(Reply::Accepted) => proposer.on_accepted(owner),
@@ -506,11 +546,15 @@ async fn drive<E>(
             Ok(_) => proposer.on_lost(owner),
         };
         match step {
-            ProposerStep::Wait => {}
+            ProposerStep::Wait => {
+                if refused || !missing.why.is_empty() {
+                    asked.ask_spare();
+                }
+            }
             ProposerStep::Conflict { .. } if !refused => {
                 return Err(Attempt::TooFew(missing.too_few(name, owners)));
             }
-            step => return Ok((step, pending)),
+            step => return Ok((step, asked.pending)),
         }
     }
     Err(Attempt::TooFew(missing.too_few(name, owners)))

@@ -52,7 +52,7 @@ pub struct Proposer {
 
 impl Proposer {
     /// An attempt at `ballot` among `owners` nodes, of which `quorum` must agree. The caller sends
-    /// Prepare(ballot) to all of them.
+    /// Prepare(ballot) to a quorum of them at least, and to the others if that is not enough.
     pub fn new(ballot: Ballot, owners: usize, quorum: Quorum) -> Self {
         Self {
             ballot,
