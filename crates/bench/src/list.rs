@@ -67,21 +67,18 @@ async fn fill(bench: &Bench, cluster: &mut Cluster, prefix: &str, keys: u64) -> 
     Ok((cost, load.count))
 }
 
-/// Lists all, checks them, and says how long each page took.
-async fn list(mut remote: Remote, prefix: &str, keys: u64) -> anyhow::Result<Vec<Duration>> {
-    let (mut after, mut seen, mut samples) = (None, Seen::new(prefix), Vec::new());
-    let under = format!("{prefix}/");
+/// Lists all, checks them, and says how long each page took to come after the one before.
+async fn list(remote: Remote, prefix: &str, keys: u64) -> anyhow::Result<Vec<Duration>> {
+    let (mut seen, mut samples) = (Seen::new(prefix), Vec::new());
+    let mut pages = remote.list(BUCKET, &format!("{prefix}/"));
     loop {
         let began = Instant::now();
-        let page = timeout(PATIENCE, remote.list(BUCKET, &under, after)).await;
-        let (found, next) = page.context("a page took too long")??;
+        let page = timeout(PATIENCE, pages.next()).await;
+        let Some(found) = page.context("a page took too long")?? else { break };
         samples.push(began.elapsed());
         seen.page(&found)?;
-        after = next;
-        if after.is_none() {
-            return seen.end(keys).map(|()| samples);
-        }
     }
+    seen.end(keys).map(|()| samples)
 }
 
 /// As [`list`], by S3.

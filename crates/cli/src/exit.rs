@@ -112,7 +112,7 @@ impl From<Error> for Failure {
             Error::NotEnoughNodes { .. } | Error::Timeout(_) | Error::Busy(_) => Kind::NotEnough,
             Error::NoSpace(_) => Kind::NoSpace,
             Error::ChunkUnavailable { .. } => Kind::Damaged,
-            Error::Unknown(_) => Kind::Unknown,
+            Error::Unknown(_) | Error::JoinUndecided(_) => Kind::Unknown,
             Error::Range { .. } | Error::Name(_) | Error::PartOrder => Kind::Usage,
             Error::Setup(why) if is_about_an_option(why) => Kind::Usage,
             Error::Record(RecordError::MetaTooLarge { .. }) => Kind::Usage,

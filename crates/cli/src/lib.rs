@@ -22,7 +22,7 @@ mod output;
 mod signals;
 mod units;
 
-pub use crate::control::remote::{Network, Remote};
+pub use crate::control::remote::{Keys, Network, Remote};
 
 /// Reads the command line, runs one command, and says how it ended.
 pub fn main() -> ExitCode {

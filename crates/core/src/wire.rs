@@ -331,6 +331,9 @@ pub enum JoinReply {
     Refused(String),
     /// To [`Knock::Former`]: not a member any more, under this layout, which is newer than the one it knows.
     Removed(LayoutVersion),
+    /// Neither yes nor no, and why: the newcomer may be a member already, or become one. It is to ask again, with the same
+    /// ticket.
+    Undecided(String),
 }
 
 /// A message that has bounds beyond its encoding.
@@ -493,7 +496,7 @@ impl Message for JoinReply {
     fn check(&self) -> Result<(), WireError> {
         match self {
             JoinReply::Welcome { book, .. } => check_book(book),
-            JoinReply::Refused(_) | JoinReply::Removed(_) => Ok(()),
+            JoinReply::Refused(_) | JoinReply::Removed(_) | JoinReply::Undecided(_) => Ok(()),
         }
     }
 }

@@ -117,6 +117,11 @@ pub enum Error {
     /// Joining was refused.
     #[error("join refused: {0}")]
     JoinRefused(String),
+    /// It is not known whether joining took effect: the network could not decide in time, and may decide yet.
+    #[error(
+        "joining is undecided: {0}; start this node again with the same ticket and data folder, it may be a member already"
+    )]
+    JoinUndecided(String),
     /// A change of the membership was refused.
     #[error("{0}")]
     Membership(String),

@@ -28,6 +28,8 @@ use crate::{
 const ADMISSION: Duration = Duration::from_secs(30);
 /// How long a newcomer waits for its answer from one address.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// For how long a newcomer asks again as long as nothing is decided, and how long it waits before it does.
+const UNDECIDED: (Duration, Duration) = (Duration::from_secs(90), Duration::from_secs(1));
 
 impl Inner {
     /// See [`crate::Node::invite`].
@@ -114,15 +116,19 @@ async fn admit(inner: &Arc<Inner>, peer: NodeId, from: SocketAddr, request: Join
             }
             Err(error) => JoinReply::Refused(error.to_string()),
         },
-        Ok(Err(error)) => {
-            tracing::warn!(node = %peer.short(), %from, %error, "refused a node that wanted to join");
-            let why = match error {
-                Error::JoinRefused(why) => why,
-                other => other.to_string(),
-            };
+        Ok(Err(Error::JoinRefused(why))) => {
+            tracing::warn!(node = %peer.short(), %from, why, "refused a node that wanted to join");
             JoinReply::Refused(why)
         }
-        Err(_elapsed) => JoinReply::Refused("the network was too busy to decide; try again".into()),
+        // What was proposed may be decided yet, by whoever changes the layout next.
+        undecided => {
+            let why = match undecided {
+                Ok(Err(error)) => error.to_string(),
+                _ => "the network is too busy to decide".to_owned(),
+            };
+            tracing::warn!(node = %peer.short(), %from, why, "whether a node joined is undecided");
+            JoinReply::Undecided(why)
+        }
     }
 }
 
@@ -183,12 +189,34 @@ async fn enter(inner: &Arc<Inner>, peer: NodeId, request: JoinRequest) -> Result
     }
 }
 
-/// Shows a ticket to the one who made it, at each of its addresses, and returns what it said.
+/// Shows a ticket to the one who made it, until that one said yes or no. Once it may have said yes, it is not given up
+/// for a no: a network that counts on a newcomer which never comes may have no majority.
 pub(crate) async fn ask_to_join(
     inner: &Arc<Inner>,
     ticket: &Ticket,
     request: JoinRequest,
 ) -> Result<JoinReply, Error> {
+    let until = Instant::now() + UNDECIDED.0;
+    let mut undecided = None;
+    loop {
+        match (ask_once(inner, ticket, request.clone()).await, undecided) {
+            (Ok(JoinReply::Undecided(why)), _) => {
+                tracing::warn!(why, "the network has not decided yet whether this node joins");
+                undecided = Some(why);
+            }
+            // Whom it asked is gone, or knows less than before.
+            (Err(error), Some(_)) => undecided = Some(error.to_string()),
+            (answer, _) => return answer,
+        }
+        if Instant::now() >= until {
+            return Err(Error::JoinUndecided(undecided.unwrap_or_default()));
+        }
+        sys::sleep(UNDECIDED.1 + sys::jitter(UNDECIDED.1)).await;
+    }
+}
+
+/// One time, at each of its addresses.
+async fn ask_once(inner: &Arc<Inner>, ticket: &Ticket, request: JoinRequest) -> Result<JoinReply, Error> {
     if ticket.inviter == inner.id {
         return Err(Error::JoinRefused(
             "this is a ticket of this very node: use it on another machine".into(),

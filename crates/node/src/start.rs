@@ -640,7 +640,9 @@ async fn join_network(inner: &Arc<Inner>, data: &Path, ticket: &Ticket, me: Memb
         JoinRequest { secret: ticket.secret, addresses: me.addresses, zone: me.zone, capacity: me.capacity };
     match join::ask_to_join(inner, ticket, request).await? {
         JoinReply::Refused(why) => Err(Error::JoinRefused(why)),
-        JoinReply::Removed(_) => Err(Error::JoinRefused("the answer is none to a newcomer".into())),
+        JoinReply::Removed(_) | JoinReply::Undecided(_) => {
+            Err(Error::JoinRefused("the answer is none to a newcomer".into()))
+        }
         JoinReply::Welcome { key, layout, book } => {
             let layout = Layout::decode(&layout).map_err(|why| Error::Setup(why.to_string()))?;
             if layout.network != ticket.network || layout.member(&inner.id).is_none() {

@@ -20,6 +20,10 @@ pub const REGRESSIONS: &[(&str, u64)] = &[
     ("a newcomer that was admitted and did not hear it could not join while a majority needed it", 2480),
     ("a node that was drained ended before anyone else knew the layout without it", 4153),
     ("a newcomer's last attempt began before an earlier one made it a member, and was refused", 4752),
+    (
+        "a newcomer whose joining was proposed, but not decided in time, was refused, and then made a member",
+        430,
+    ),
     ("the world gave nine nodes on a slow network too little time to join", 3696),
     ("the world drained a node before those that were to take its place had joined", 4585),
 ];

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use pando_node::{
-    Config, Ended, Node,
+    Config, Ended, Error, Node,
     core::{
         layout::{Replicas, change::Force},
         ticket::Ticket,
@@ -414,7 +414,8 @@ async fn machine(state: Rc<State>, number: u32) -> turmoil::Result {
             Ok(node) => break node,
             Err(error) => {
                 state.note(&format!("machine {number} does not start: {error}"));
-                let may_have_joined = error.to_string().contains("can't be reached");
+                let may_have_joined = matches!(error, Error::JoinUndecided(_))
+                    || error.to_string().contains("can't be reached");
                 if !may_have_joined {
                     state.drop_ticket(number);
                 }

@@ -10,7 +10,8 @@ use crate::{
     args,
     control::{
         Client,
-        message::{Bucket, ListRequest, Object, Page, Request},
+        message::{Bucket, ListRequest, Object, Page},
+        pages::Pages,
     },
     output::Output,
     units,
@@ -23,23 +24,19 @@ pub(crate) async fn run(ls: args::Ls, data: &Path, out: &mut Output) -> anyhow::
         let buckets = client.list_buckets(ls.stale).await.context("can't list the buckets")?;
         return print_buckets(&buckets, ls.long, ls.stale, out);
     };
-    let mut after = None;
-    loop {
-        let request = Request::List(ListRequest {
-            bucket: place.bucket.clone(),
-            prefix: place.key.clone(),
-            delimiter: (!ls.recursive).then(|| "/".to_owned()),
-            after,
-            stale: ls.stale,
-        });
-        let page = client.list(&request).await.with_context(|| format!("can't list {place}"))?;
+    let request = ListRequest {
+        bucket: place.bucket.clone(),
+        prefix: place.key.clone(),
+        delimiter: (!ls.recursive).then(|| "/".to_owned()),
+        after: None,
+        stale: ls.stale,
+    };
+    let mut pages = Pages::new(client, request);
+    while let Some(page) = pages.next().await.with_context(|| format!("can't list {place}"))? {
         print_page(&page, &place.bucket, &ls, out)?;
         out.flush()?;
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(()),
-        }
     }
+    Ok(())
 }
 
 /// The buckets, a line each.

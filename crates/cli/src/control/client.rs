@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    async fn send(&mut self, request: &Request) -> anyhow::Result<()> {
+    pub(super) async fn send(&mut self, request: &Request) -> anyhow::Result<()> {
         match timeout(PATIENCE, frame::write_message(&mut self.stream, request)).await.map_err(slow)? {
             // The node closed: what it said before that is worth more than that it did.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -197,9 +197,9 @@ impl Client {
         }
     }
 
-    /// One page of a listing.
-    pub(crate) async fn list(&mut self, request: &Request) -> anyhow::Result<Page> {
-        match self.ask(request).await? {
+    /// The page of a listing that was asked for.
+    pub(super) async fn page(&mut self) -> anyhow::Result<Page> {
+        match self.receive().await? {
             Reply::Page(page) => Ok(page),
             other => Err(confused(other)),
         }

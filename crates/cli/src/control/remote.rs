@@ -5,6 +5,7 @@ use std::{io::Read, ops::Range, path::Path, time::Duration};
 use super::{
     Client,
     message::{ListRequest, PutRequest, Range as Asked, Request},
+    pages::Pages,
 };
 
 /// A connection to a running node. After an error it is of no more use.
@@ -92,17 +93,21 @@ impl Remote {
         self.0.command(&Request::Remove { bucket: bucket.into(), key: key.into() }, "pando stat").await
     }
 
-    /// A page of the keys that begin with `prefix`, and after which one the next page starts.
-    pub async fn list(
-        &mut self,
-        bucket: &str,
-        prefix: &str,
-        after: Option<String>,
-    ) -> anyhow::Result<(Vec<String>, Option<String>)> {
-        let (bucket, prefix) = (bucket.into(), prefix.into());
-        let request = ListRequest { bucket, prefix, after, ..ListRequest::default() };
-        let page = self.0.list(&Request::List(request)).await?;
-        Ok((page.objects.into_iter().map(|object| object.key).collect(), page.next))
+    /// The keys that begin with `prefix`.
+    pub fn list(self, bucket: &str, prefix: &str) -> Keys {
+        let request = ListRequest { bucket: bucket.into(), prefix: prefix.into(), ..ListRequest::default() };
+        Keys(Pages::new(self.0, request))
+    }
+}
+
+/// Keys, page by page.
+pub struct Keys(Pages);
+
+impl Keys {
+    /// The next page, in order; `None` after the last.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<String>>> {
+        let page = self.0.next().await?;
+        Ok(page.map(|page| page.objects.into_iter().map(|object| object.key).collect()))
     }
 }
 
