@@ -53,6 +53,9 @@ const TRANSFERS: usize = 16;
 /// How many chunks are being sealed and sent at once by the whole process. Each holds two buffers of
 /// 4 MiB, so this bounds puts to 64 MiB.
 const CHUNKS_OUT: usize = 8;
+/// How many writes that were acknowledged are followed until their last owner has answered: with values of 16 KiB,
+/// 16 MiB while an owner is silent.
+const FOLLOWING: usize = 1024;
 /// How many chunks are being received at once for keeping, 4 MiB each.
 const CHUNKS_IN: usize = 8;
 /// How many chunks are being read ahead by all gets together, 2 MiB of buffer each.
@@ -116,6 +119,7 @@ pub(crate) struct Limits {
     pub(crate) chunks_out: Arc<Semaphore>,
     pub(crate) chunks_in: Arc<Semaphore>,
     pub(crate) chunks_ahead: Arc<Semaphore>,
+    pub(crate) following: Arc<Semaphore>,
 }
 
 impl Default for Limits {
@@ -127,6 +131,7 @@ impl Default for Limits {
             chunks_out: semaphore(CHUNKS_OUT),
             chunks_in: semaphore(CHUNKS_IN),
             chunks_ahead: semaphore(CHUNKS_AHEAD),
+            following: semaphore(FOLLOWING),
         }
     }
 }

@@ -89,6 +89,14 @@ enum Attempt<E> {
     Unknown,
 }
 
+/// What one round of a read found.
+enum Seen {
+    /// The register's value.
+    Value(Option<Accepted>),
+    /// The owners don't agree: it must be settled above this counter.
+    Differs { above: u64 },
+}
+
 type Answer = (u16, Result<Reply, Unanswered>);
 type Pending = FuturesUnordered<BoxFuture<'static, Answer>>;
 
@@ -263,9 +271,8 @@ impl Inner {
             let layout = self.layout()?;
             let owners = layout.quorum(name);
             let why = match self.read_once(&layout, name, &owners).await {
-                Ok(ReadStep::Value(value)) => return Ok(value),
-                Ok(ReadStep::Settle { above }) => return self.settle(name, above).await,
-                Ok(ReadStep::TooFew | ReadStep::Wait) => Missing::default().too_few(name, &owners),
+                Ok(Seen::Value(value)) => return Ok(value),
+                Ok(Seen::Differs { above }) => return self.settle(name, above).await,
                 Err(Some(too_few)) => too_few,
                 Err(None) => Error::Timeout(format!("a read of {name} (the layout is changing)")),
             };
@@ -282,7 +289,7 @@ impl Inner {
         layout: &Arc<Layout>,
         name: &RegisterName,
         owners: &Owners,
-    ) -> Result<ReadStep, Option<Error>> {
+    ) -> Result<Seen, Option<Error>> {
         let mut read = Read::new(owners.nodes.len(), owners.quorum.clone());
         let mut asked = self.ask_nearest(layout, owners, Request::Read(layout.version, name.clone()));
         let mut missing = Missing::default();
@@ -293,7 +300,7 @@ impl Inner {
             let next = sys::timeout_at(hedge.unwrap_or(until), asked.next()).await;
             let step = match next {
                 Err(_elapsed) => read.on_impatience(),
-                Ok(None) => return Ok(ReadStep::TooFew),
+                Ok(None) => return Err(Some(missing.too_few(name, owners))),
                 Ok(Some((owner, Ok(Reply::Value(accepted, height))))) => {
                     answered[usize::from(owner)] = true;
                     if asked.spare.is_none() && owners.quorum.is_met(|owner| answered[usize::from(owner)]) {
@@ -313,14 +320,14 @@ impl Inner {
                 ReadStep::TooFew => return Err(Some(missing.too_few(name, owners))),
                 ReadStep::Settle { above } => {
                     tracing::trace!(%name, above, ?answered, "read differs");
-                    return Ok(ReadStep::Settle { above });
+                    return Ok(Seen::Differs { above });
                 }
                 ReadStep::Value(value) => {
                     tracing::trace!(%name, ballot = ?value.as_ref().map(|v| v.ballot), ?answered, "read");
                     if let Some(accepted) = &value {
                         self.tell_those_behind(layout, name, owners, read, asked.pending, accepted.clone());
                     }
-                    return Ok(ReadStep::Value(value));
+                    return Ok(Seen::Value(value));
                 }
             }
         }
@@ -505,9 +512,14 @@ impl Inner {
         if at_least == owners.nodes.len() {
             return Copies { at_least, later: None };
         }
+        // Anti-entropy brings what is not heard here.
+        let Ok(place) = Arc::clone(&self.limits.following).try_acquire_owned() else {
+            return Copies { at_least, later: None };
+        };
         let (sender, later) = oneshot::channel();
         let (inner, layout, name) = (Arc::clone(self), Arc::clone(layout), name.clone());
         self.spawn_until_stopped(async move {
+            let _place = place;
             while let Some((owner, reply)) = pending.next().await {
                 if let Ok(Reply::Accepted) = reply {
                     proposer.on_accepted(owner);

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 type Found = Option<Accepted>;
 
-/// Who waits for the next read, for each register that is being read. As many as there are callers.
+/// Who waits for the next read, for each register that is being read. As many as there are callers that wait.
 type Waiting = BTreeMap<RegisterName, Vec<oneshot::Sender<Found>>>;
 
 /// See the module's text.
@@ -38,6 +38,8 @@ impl SharedReads {
         let mut all = self.lock();
         match all.get_mut(name) {
             Some(waiting) => {
+                // In an outage one read may last for long, and callers come and give up.
+                waiting.retain(|caller| !caller.is_closed());
                 waiting.push(caller);
                 false
             }
@@ -113,9 +115,15 @@ mod tests {
     #[test]
     fn who_comes_while_one_reads_is_in_the_next_round() {
         let (reads, name) = (SharedReads::default(), RegisterName::bucket("default").unwrap());
-        let caller = || oneshot::channel().0;
+        let mut callers = Vec::new();
+        let mut caller = || {
+            let (caller, found) = oneshot::channel();
+            callers.push(found);
+            caller
+        };
         assert!(reads.wait(&name, caller()), "the first reads");
         assert_eq!(reads.next(&name).map(|round| round.len()), Some(1));
+        assert!(!reads.wait(&name, oneshot::channel().0), "one that gave up");
         assert!(!reads.wait(&name, caller()));
         assert!(!reads.wait(&name, caller()));
         assert_eq!(reads.next(&name).map(|round| round.len()), Some(2));

@@ -9,14 +9,14 @@ use pando_core::{
     name::RegisterName,
     register::{Accepted, Ballot, LayoutVersion, State, Stored},
 };
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata as _, Table, WriteTransaction};
 
 use crate::{
     error::Error,
     index::{
-        ARRIVING, BY_PARTITION, BY_VERSION, BallotRow, CHUNKS, DUE, LEAVING, LISTED, META, OF_REFERENCES,
-        OF_REGISTERS, OWED, PRINTS, PURGED, PlaceKey, REFS, REGISTERS, RESYNC, SETTINGS, TOMBS, UNSETTLED,
-        VERSIONS, VOID,
+        ANY_VOID, ARRIVING, BY_PARTITION, BY_VERSION, BallotRow, CHUNKS, DUE, LEAVING, LISTED, META,
+        OF_REFERENCES, OF_REGISTERS, OWED, PRINTS, PURGED, PlaceKey, REFS, REGISTERS, RESYNC, SETTINGS,
+        TOMBS, UNSETTLED, VERSIONS, VOID,
     },
     listed, migrate,
     rows::{self, Version},
@@ -211,8 +211,18 @@ impl<'a> Group<'a> {
         } else {
             self.void.remove(partition.number())?;
         }
-        self.shared.set_void(partition, void);
+        // So that who looks need not open a table that is nearly always empty.
+        if self.void.is_empty()? {
+            self.meta.remove(ANY_VOID)?;
+        } else {
+            self.meta.insert(ANY_VOID, [].as_slice())?;
+        }
         Ok(())
+    }
+
+    /// Refuses to answer anything of registers that are on their way out.
+    pub(crate) fn check_void(&self, partition: Partition) -> Result<(), Error> {
+        if self.void.get(partition.number())?.is_some() { Err(Error::Settling) } else { Ok(()) }
     }
 
     /// Partitions whose registers must go.

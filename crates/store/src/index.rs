@@ -60,8 +60,10 @@ pub(crate) const DUE: TableDefinition<'static, (u64, &[u8; 16]), ()> = TableDefi
 /// Chunks owed, by node.
 pub(crate) const RESYNC: TableDefinition<'static, (&[u8; 32], &[u8; 32]), ()> =
     TableDefinition::new("resync");
-/// The store's own facts: `format`, `ceiling`, `layout`, `layout_version`, `used`.
+/// The store's own facts: `format`, `ceiling`, `layout`, `layout_version`, `used`, `void`.
 pub(crate) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+/// In [`META`], while there is anything in [`VOID`].
+pub(crate) const ANY_VOID: &str = "void";
 /// Small settings of the layers above.
 pub(crate) const SETTINGS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("settings");
 

@@ -91,12 +91,11 @@ impl Store {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Paged<Shown>, Error> {
-        self.look(move |shared, txn| {
-            if let Some(layout) = layout {
-                if let Some(known) = fence(txn, layout)? {
-                    return Ok(Paged::Fenced(known));
-                }
-                shared.check_no_void()?;
+        self.look(move |_, txn| {
+            if let Some(layout) = layout
+                && let Some(known) = fence(txn, layout, None)?
+            {
+                return Ok(Paged::Fenced(known));
             }
             let (mut entries, mut bytes) = (Vec::new(), 0);
             let table = txn.open_table(LISTED)?;

@@ -15,7 +15,6 @@ use crate::{
     index::{BY_PARTITION, CHUNKS, OF_REGISTERS, PRINTS, REFS, VERSIONS},
     registers::{Paged, fence},
     rows,
-    shared::Shared,
     store::Store,
     versions::{MAX_BATCH, check_batch},
 };
@@ -38,8 +37,8 @@ impl Store {
         &self,
         layout: Option<LayoutVersion>,
     ) -> Result<Paged<(Partition, Fingerprint, Fingerprint)>, Error> {
-        self.look(move |shared, txn| {
-            if let Some(known) = fenced(shared, txn, layout)? {
+        self.look(move |_, txn| {
+            if let Some(known) = fenced(txn, layout)? {
                 return Ok(Paged::Fenced(known));
             }
             let mut prints: BTreeMap<Partition, (Fingerprint, Fingerprint)> = BTreeMap::new();
@@ -63,8 +62,8 @@ impl Store {
         layout: Option<LayoutVersion>,
         partition: Partition,
     ) -> Result<Paged<(Fingerprint, Fingerprint)>, Error> {
-        self.look(move |shared, txn| {
-            if let Some(known) = fenced(shared, txn, layout)? {
+        self.look(move |_, txn| {
+            if let Some(known) = fenced(txn, layout)? {
                 return Ok(Paged::Fenced(known));
             }
             let mut entries = vec![(Fingerprint::default(), Fingerprint::default()); usize::from(BUCKETS)];
@@ -91,8 +90,8 @@ impl Store {
         after: Option<RegisterName>,
         limit: usize,
     ) -> Result<Paged<(RegisterName, Ballot)>, Error> {
-        self.look(move |shared, txn| {
-            if let Some(known) = fenced(shared, txn, layout)? {
+        self.look(move |_, txn| {
+            if let Some(known) = fenced(txn, layout)? {
                 return Ok(Paged::Fenced(known));
             }
             let number = partition.number();
@@ -207,18 +206,9 @@ impl Store {
     }
 }
 
-/// The layout version known, if it is not `layout`. Nothing is told while registers are being cleared away.
-fn fenced(
-    shared: &Shared,
-    txn: &ReadTransaction,
-    layout: Option<LayoutVersion>,
-) -> Result<Option<LayoutVersion>, Error> {
-    let Some(layout) = layout else { return Ok(None) };
-    let known = fence(txn, layout)?;
-    if known.is_none() {
-        shared.check_no_void()?;
-    }
-    Ok(known)
+/// As [`fence`], of any partition; nothing is asked under no layout.
+fn fenced(txn: &ReadTransaction, layout: Option<LayoutVersion>) -> Result<Option<LayoutVersion>, Error> {
+    layout.map_or(Ok(None), |layout| fence(txn, layout, None))
 }
 
 /// The first and the last chunk id of a partition, or of one of its buckets.

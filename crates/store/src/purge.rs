@@ -52,7 +52,7 @@ impl Store {
                 return Ok(Purge::Fenced(known));
             }
             let partition = name.partition();
-            group.shared.check_void(partition)?;
+            group.check_void(partition)?;
             match group.accepted(&name)? {
                 Some(held) if held.ballot == ballot && held.value.state == State::Absent => {
                     group.raise_purge_floor(partition, ballot)?;
@@ -136,7 +136,6 @@ pub(crate) fn clear(group: &mut Group<'_>) -> Result<bool, Error> {
             names.extend(group.registers_of(*partition, BATCH - names.len())?);
         }
     }
-    // Not in one step: what is void no more is read at once, and this step is not durable yet.
     if names.is_empty() {
         for partition in &void {
             group.set_void(*partition, false)?;

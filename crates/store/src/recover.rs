@@ -58,9 +58,6 @@ fn unsettled(shared: &Shared) -> Result<(), Error> {
         }
         group.left(&id)?;
     }
-    for partition in group.void()? {
-        shared.set_void(partition, true);
-    }
     match group.finish()? {
         Wrote::Nothing => Ok(txn.abort()?),
         Wrote::Lazily | Wrote::Durably => Ok(txn.commit()?),

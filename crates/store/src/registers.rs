@@ -9,6 +9,7 @@
 //! if the ceiling that its promise rests on is durable. Everything else goes through the writer.
 
 use pando_core::{
+    id::Partition,
     name::RegisterName,
     register::{
         Accepted, Ballot, LayoutVersion, Refusal, Stored,
@@ -20,7 +21,7 @@ use redb::ReadTransaction;
 use crate::{
     error::Error,
     group::Group,
-    index::{META, REGISTERS},
+    index::{ANY_VOID, META, REGISTERS, VOID},
     purge, rows,
     shared::{Shared, lock},
     store::Store,
@@ -144,10 +145,9 @@ impl Store {
     /// What is accepted, durably, and how high a settling ballot must go.
     pub async fn read(&self, layout: LayoutVersion, name: RegisterName) -> Result<ReadReply, Error> {
         self.glance(move |shared, txn| {
-            if let Some(known) = fence(txn, layout)? {
+            if let Some(known) = fence(txn, layout, Some(name.partition()))? {
                 return Ok(ReadReply::Fenced(known));
             }
-            shared.check_void(name.partition())?;
             let accepted = stored(txn, &name)?;
             let height = lock(&shared.acceptor).height(&name, held(txn, &name, accepted.as_ref())?);
             Ok(ReadReply::Value { accepted, height })
@@ -179,8 +179,10 @@ fn promise_now(
         return Ok(None);
     }
     let txn = shared.snapshot()?;
-    if fence(&txn, layout)?.is_some() || shared.check_void(name.partition()).is_err() {
-        return Ok(None);
+    match fence(&txn, layout, Some(name.partition())) {
+        Ok(None) => {}
+        Ok(Some(_)) | Err(Error::Settling) => return Ok(None),
+        Err(error) => return Err(error),
     }
     let accepted = stored(&txn, name)?;
     let held = held(&txn, name, accepted.as_ref())?;
@@ -213,7 +215,7 @@ fn prepare(
     if known != layout && !pando_core::mutant("stale-layout-accepted") {
         return Ok((Prepare::Fenced(known), None));
     }
-    group.shared.check_void(name.partition())?;
+    group.check_void(name.partition())?;
     let (accepted, stored) = group.stored(name)?;
     let prepared = lock(&group.shared.acceptor).prepare(name, ballot, stored);
     match prepared {
@@ -237,7 +239,7 @@ fn accept(
     if known != layout && !pando_core::mutant("stale-layout-accepted") {
         return Ok(Accept::Fenced(known));
     }
-    group.shared.check_void(name.partition())?;
+    group.check_void(name.partition())?;
     let (_, stored) = group.stored(name)?;
     group.check_room()?;
     let outcome = lock(&group.shared.acceptor).accept(name, accepted.ballot, stored);
@@ -261,7 +263,7 @@ fn learn(
     if known != layout {
         return Ok(Learn::Fenced(known));
     }
-    group.shared.check_void(name.partition())?;
+    group.check_void(name.partition())?;
     let (_, stored) = group.stored(name)?;
     group.check_room()?;
     let outcome = lock(&group.shared.acceptor).learn(name, accepted.ballot, stored);
@@ -282,14 +284,32 @@ fn check_ballot(layout: LayoutVersion, ballot: Ballot) -> Result<(), Error> {
     }
 }
 
-/// The layout version known, if it is not `layout`.
-pub(crate) fn fence(txn: &ReadTransaction, layout: LayoutVersion) -> Result<Option<LayoutVersion>, Error> {
+/// The layout version known, if it is not `layout`. [`Error::Settling`] if registers of the partition (of any, without
+/// one) are being cleared away. The snapshot says both: what was known before or after it does not matter.
+pub(crate) fn fence(
+    txn: &ReadTransaction,
+    layout: LayoutVersion,
+    partition: Option<Partition>,
+) -> Result<Option<LayoutVersion>, Error> {
     let meta = txn.open_table(META)?;
     let known = match meta.get("layout_version")? {
         Some(row) => rows::decode_number("layout_version", row.value())?,
         None => 0,
     };
-    Ok((known != layout.0).then_some(LayoutVersion(known)))
+    if known != layout.0 {
+        return Ok(Some(LayoutVersion(known)));
+    }
+    if meta.get(ANY_VOID)?.is_some() {
+        let void = txn.open_table(VOID)?;
+        let is_settling = match partition {
+            Some(partition) => void.get(partition.number())?.is_some(),
+            None => true,
+        };
+        if is_settling {
+            return Err(Error::Settling);
+        }
+    }
+    Ok(None)
 }
 
 fn stored(txn: &ReadTransaction, name: &RegisterName) -> Result<Option<Accepted>, Error> {

@@ -2,11 +2,11 @@
 //!
 //! The writer alone changes the known layout and the space in use, and the acceptor but for promises that change
 //! nothing on the disk (see `registers.rs`); everyone may look. Locks here are held for a few instructions (the
-//! acceptor's also while one row is read) and never across a wait, but for the chunk locks, which are made for
+//! acceptor's also while a few rows of one snapshot are read) and never across a wait, but for the chunk locks, which are made for
 //! that.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,7 +14,7 @@ use std::{
 };
 
 use pando_core::{
-    id::{ChunkId, NodeId, Partition},
+    id::{ChunkId, NodeId},
     name::RegisterName,
     register::{Acceptor, LayoutVersion},
 };
@@ -47,11 +47,10 @@ pub(crate) struct Shared {
     pub(crate) acceptor: Mutex<Acceptor<RegisterName>>,
     /// The ceiling that is on the disk for certain; the acceptor's own may be on its way there.
     ceiling: AtomicU64,
-    /// Registers that something is on its way to, and how much: bounded by the writer's queue and group.
+    /// Registers that something is on its way to, and how much: as many as there are calls under way, which the callers'
+    /// connections bound.
     changing: Mutex<HashMap<RegisterName, u32>>,
     known_layout: AtomicU64,
-    /// Partitions whose registers are on their way out; see `purge.rs`.
-    void: Mutex<BTreeSet<Partition>>,
     space: Mutex<Space>,
     /// Where short looks at the index are run.
     pub(crate) brief: sys::Brief,
@@ -114,7 +113,6 @@ impl Shared {
             ceiling: AtomicU64::new(ceiling),
             changing: Mutex::default(),
             known_layout: AtomicU64::new(facts.layout),
-            void: Mutex::default(),
             space: Mutex::new(Space { used: facts.used, reserved: 0 }),
             brief: sys::Brief::default(),
             failed: OnceLock::new(),
@@ -170,26 +168,6 @@ impl Shared {
     /// For the writer.
     pub(crate) fn set_known_layout(&self, version: LayoutVersion) {
         self.known_layout.store(version.0, Ordering::Release);
-    }
-
-    /// For the writer, and at the start.
-    pub(crate) fn set_void(&self, partition: Partition, void: bool) {
-        let mut all = lock(&self.void);
-        if void {
-            all.insert(partition);
-        } else {
-            all.remove(&partition);
-        }
-    }
-
-    /// Refuses to answer anything of registers that are on their way out.
-    pub(crate) fn check_void(&self, partition: Partition) -> Result<(), Error> {
-        if lock(&self.void).contains(&partition) { Err(Error::Settling) } else { Ok(()) }
-    }
-
-    /// As [`Shared::check_void`], for any partition.
-    pub(crate) fn check_no_void(&self) -> Result<(), Error> {
-        if lock(&self.void).is_empty() { Ok(()) } else { Err(Error::Settling) }
     }
 
     /// Changes the most bytes of chunks to keep.

@@ -16,8 +16,12 @@ use redb::{Builder, ReadableTable as _, TableDefinition};
 use super::{CrashDisk, ME, NO_LAYOUT, accepted, ballot, chunk, crash_disk::Cut, name, open_on};
 use crate::{
     Accept, Error, Learn, Paged, Prepare, Purge, ReadReply, Store,
+    group::Group,
     index::{self, BY_PARTITION, LISTED, META, OWED, PRINTS, PURGED, REFS, REGISTERS, TOMBS, VOID},
-    listed, rows,
+    listed,
+    purge::clear,
+    registers::fence,
+    rows,
 };
 
 const V1: LayoutVersion = LayoutVersion(1);
@@ -138,6 +142,33 @@ async fn what_a_layout_takes_away_is_gone_when_it_is_installed() {
     assert!(store.peek(layout).await.unwrap().is_some(), "a layout's register belongs to no partition");
     assert!(store.prepare(V1, names[1].clone(), ballot(9)).await.is_err(), "a ballot of another layout");
     check_prints(&store).await;
+    store.close().await.unwrap();
+}
+
+/// What is told rests on one snapshot: not on whether the partition is void by now.
+#[tokio::test]
+async fn a_void_partition_is_silent_until_a_snapshot_shows_that_it_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_on(dir.path(), &CrashDisk::default(), None).unwrap();
+    let partition = name("a").partition();
+    let ask = move |txn: &redb::ReadTransaction| fence(txn, NO_LAYOUT, Some(partition));
+    store.accept(NO_LAYOUT, name("a"), accepted(1, "x")).await.unwrap();
+    store.submit(1, move |group| group.set_void(partition, true)).await.unwrap();
+    let before = store.shared.snapshot().unwrap();
+    assert!(matches!(ask(&before), Err(Error::Settling)));
+    assert!(matches!(store.read(NO_LAYOUT, name("a")).await, Err(Error::Settling)));
+    assert!(matches!(store.prepare(NO_LAYOUT, name("a"), ballot(2)).await, Err(Error::Settling)));
+    let in_one_group = move |group: &mut Group<'_>| {
+        while clear(group)? {}
+        let uncommitted = group.shared.snapshot()?;
+        assert!(matches!(ask(&uncommitted), Err(Error::Settling)));
+        Ok(())
+    };
+    store.submit(1, in_one_group).await.unwrap();
+    assert!(matches!(ask(&before), Err(Error::Settling)), "it still shows the old rows");
+    assert!(matches!(ask(&store.shared.snapshot().unwrap()), Ok(None)));
+    let read = store.read(NO_LAYOUT, name("a")).await.unwrap();
+    assert!(matches!(read, ReadReply::Value { accepted: None, .. }), "{read:?}");
     store.close().await.unwrap();
 }
 

@@ -46,6 +46,10 @@ async fn work(store: &Store, done: &mut Acknowledged) -> Result<(), Error> {
             assert_eq!(accept?, Accept::Accepted);
             done.stored.insert(name.clone(), value);
         }
+        // Below the ceiling by now: a promise that is given beside the writer.
+        let promise = store.prepare(NO_LAYOUT, names[3].clone(), ballot(counter + 1)).await?;
+        assert!(matches!(promise, Prepare::Promised(_)));
+        done.promised.insert(names[3].clone(), counter + 1);
         let learned = accepted(counter + 1, "learned");
         assert_eq!(store.learn(NO_LAYOUT, name("learned"), learned.clone()).await?, Learn::Learned);
         done.stored.insert(name("learned"), learned);
