@@ -128,24 +128,36 @@ impl Folder {
         sync_folder(&self.root).map_err(|error| Error::io(format!("sync {}", self.root.display()), error))
     }
 
-    /// The file of the index. If there is none, `create` makes it in `tmp` first, so that a crash never
-    /// leaves half an index in its place.
+    /// The files of the index and of its log. If there is no index, `create` makes it in `tmp` first, so that a crash
+    /// never leaves half of one in its place. If there is no log, `upgrade` is told of the index before one is made: then
+    /// all of the index is in its file.
     pub(crate) fn prepare_index(
         &self,
         create: impl FnOnce(&Path) -> Result<(), Error>,
-    ) -> Result<PathBuf, Error> {
-        let path = self.root.join("index.redb");
-        let there =
-            sys::exists(&path).map_err(|error| Error::io(format!("look for {}", path.display()), error))?;
-        if !there {
+        upgrade: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(PathBuf, PathBuf), Error> {
+        let (path, log) = (self.root.join("index.redb"), self.root.join("index.log"));
+        let is_there = |path: &Path| {
+            sys::exists(path).map_err(|error| Error::io(format!("look for {}", path.display()), error))
+        };
+        if !is_there(&path)? {
             let made = self.tmp.join("index.redb");
             create(&made)?;
             sys::rename(&made, &path)
                 .map_err(|error| Error::io(format!("put {} in its place", path.display()), error))?;
+        } else if !is_there(&log)? {
+            upgrade(&path)?;
         }
-        // Even if it was there: whoever renamed it may have been killed before this.
+        sys::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&log)
+            .map_err(|error| Error::io(format!("make {}", log.display()), error))?;
+        // Even if they were there: whoever made them may have been killed before this.
         self.sync_root()?;
-        Ok(path)
+        Ok((path, log))
     }
 
     /// Bytes left on the disk.

@@ -11,10 +11,11 @@ use crate::{
     migrate,
     rows::decode_number,
     sys::{self, OpenOptionsExt},
+    wal::Logged,
 };
 
 /// The format of the index, raised when an older version could no longer read it.
-pub(crate) const FORMAT: u64 = 3;
+pub(crate) const FORMAT: u64 = 4;
 
 /// Registers by name: the row of what was accepted.
 pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");
@@ -81,7 +82,7 @@ pub(crate) struct Facts {
 }
 
 /// The backend over the index's file.
-pub(crate) fn file_backend(path: &Path) -> Result<impl StorageBackend, Error> {
+fn file_backend(path: &Path) -> Result<impl StorageBackend + use<>, Error> {
     let file = sys::OpenOptions::new()
         .read(true)
         .write(true)
@@ -93,8 +94,18 @@ pub(crate) fn file_backend(path: &Path) -> Result<impl StorageBackend, Error> {
     sys::backend(file)
 }
 
-/// Makes a new index in the file at `path`, durably.
-pub(crate) fn create(path: &Path) -> Result<(), Error> {
+/// The backend over the index's file and its log.
+pub(crate) fn logged_backend(path: &Path, log: &Path) -> Result<impl StorageBackend + use<>, Error> {
+    logged(file_backend(path)?, file_backend(log)?, sys::LOG)
+}
+
+/// A backend over a file and its log.
+pub(crate) fn logged<B: StorageBackend>(file: B, log: B, limit: u64) -> Result<Logged<B>, Error> {
+    Logged::open(file, log, limit).map_err(|error| Error::io("replay the index's log", error))
+}
+
+/// Makes a new index in the file at `path`, or brings the one there to today's format, durably.
+pub(crate) fn make(path: &Path) -> Result<(), Error> {
     let (database, _) = open(file_backend(path)?)?;
     Ok(database.close()?)
 }
@@ -124,6 +135,9 @@ pub(crate) fn open(backend: impl StorageBackend) -> Result<(Database, Facts), Er
     }
     if number(&database, "format")? == 2 {
         migrate::from_2(&database)?;
+    }
+    if number(&database, "format")? == 3 {
+        migrate::from_3(&database)?;
     }
     if pando_core::mutant("layout-not-durable") {
         forget_layout(&database)?;

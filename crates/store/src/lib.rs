@@ -6,6 +6,7 @@
 //!
 //! [`Store`] is a cheap handle. One writer task owns every change to the index and commits in groups;
 //! reads use snapshots of what is committed; a chunk's file is touched only under that chunk's lock.
+//! Under the index's file is a write-ahead log.
 
 mod chunks;
 mod error;
@@ -26,6 +27,7 @@ mod shared;
 mod store;
 mod sys;
 mod versions;
+mod wal;
 mod writer;
 
 #[cfg(test)]

@@ -91,6 +91,13 @@ pub(crate) fn from_2(database: &Database) -> Result<(), Error> {
     Ok(txn.commit()?)
 }
 
+/// From format 3 to 4, which says that there is a log: nobody who does not know of it may open the index.
+pub(crate) fn from_3(database: &Database) -> Result<(), Error> {
+    let txn = database.begin_write()?;
+    txn.open_table(META)?.insert("format", 4u64.to_le_bytes().as_slice())?;
+    Ok(txn.commit()?)
+}
+
 /// Changes the fingerprint of one bucket; an empty one has no row.
 pub(crate) fn update(
     prints: &mut Table<'_, (u16, u8, u8), (&'static [u8; 16], u64)>,

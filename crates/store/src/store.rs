@@ -54,8 +54,8 @@ impl Store {
         let dir = dir.to_owned();
         let shared = sys::blocking(move || {
             let folder = Folder::open(&dir)?;
-            let path = folder.prepare_index(index::create)?;
-            open_shared(folder, index::file_backend(&path)?, &options)
+            let (path, log) = folder.prepare_index(index::make, index::make)?;
+            open_shared(folder, index::logged_backend(&path, &log)?, &options)
         })
         .await??;
         Ok(Self::start(shared))

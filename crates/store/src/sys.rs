@@ -10,13 +10,13 @@ pub mod simulated;
 
 #[cfg(not(feature = "sim"))]
 pub(crate) use real::{
-    Brief, CACHE, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt, backend, blocking,
-    disk_free, exists, read_dir, remove_file, rename, reserve,
+    Brief, CACHE, DirBuilder, DirBuilderExt, File, FileExt, LOG, OpenOptions, OpenOptionsExt, backend,
+    blocking, disk_free, exists, read_dir, remove_file, rename, reserve,
 };
 #[cfg(feature = "sim")]
 pub(crate) use simulated::{
-    Brief, CACHE, DirBuilder, DirBuilderExt, File, FileExt, OpenOptions, OpenOptionsExt, backend, blocking,
-    disk_free, exists, read_dir, remove_file, rename, reserve,
+    Brief, CACHE, DirBuilder, DirBuilderExt, File, FileExt, LOG, OpenOptions, OpenOptionsExt, backend,
+    blocking, disk_free, exists, read_dir, remove_file, rename, reserve,
 };
 
 use crate::error::Error;

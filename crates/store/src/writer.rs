@@ -57,6 +57,8 @@ pub(crate) enum Message {
 pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>) {
     let mut jobs = Vec::new();
     while let Some(first) = queue.recv().await {
+        // Whoever is ready to run may have something to add; nobody waits for who is not.
+        tokio::task::yield_now().await;
         let mut rows = 0;
         let mut next = Some(first);
         let mut close = None;
@@ -73,8 +75,14 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>)
         }
         let group = std::mem::take(&mut jobs);
         let owner = shared.clone();
-        if let Err(error) = sys::blocking(move || commit(&owner, group)).await {
-            shared.fail(format!("the writer stopped: {error}"));
+        match sys::blocking(move || commit(&owner, group)).await {
+            // Here, since tasks wake each other more cheaply than a thread wakes them.
+            Ok((releases, outcome)) => {
+                for release in releases {
+                    release(outcome.clone().map_err(|why| Error::Failed { why }));
+                }
+            }
+            Err(error) => shared.fail(format!("the writer stopped: {error}")),
         }
         if let Some(done) = close {
             queue.close();
@@ -87,10 +95,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Message>)
     }
 }
 
-/// Runs one group to its end: every reply is let go, or dropped after the store was marked as failed.
-fn commit(shared: &Shared, jobs: Vec<Job>) {
+/// Runs one group to its end: replies to let go, and with what outcome. If it failed, the store was marked as failed.
+fn commit(shared: &Shared, jobs: Vec<Job>) -> (Vec<Release>, Result<(), String>) {
     if jobs.is_empty() {
-        return;
+        return (Vec::new(), Ok(()));
     }
     let mut releases = Vec::with_capacity(jobs.len());
     let outcome = match shared.failed() {
@@ -100,9 +108,7 @@ fn commit(shared: &Shared, jobs: Vec<Job>) {
     if let Err(why) = &outcome {
         shared.fail(why.clone());
     }
-    for release in releases {
-        release(outcome.clone().map_err(|why| Error::Failed { why }));
-    }
+    (releases, outcome)
 }
 
 fn try_commit(shared: &Shared, jobs: Vec<Job>, releases: &mut Vec<Release>) -> Result<(), String> {

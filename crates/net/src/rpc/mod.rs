@@ -141,6 +141,13 @@ async fn write_loop(
     let mut batch = Vec::with_capacity(BATCH);
     let mut out = BytesMut::with_capacity(WRITE);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
+        // Whoever is ready to run may have something to send in the same write; nobody waits for who is not.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(more) = queue.try_recv()
+        {
+            batch.push(more);
+        }
         progress.writing.store(true, Relaxed);
         for Outgoing { tag, payload } in batch.drain(..) {
             add(&counters.rpc_out, payload.len());

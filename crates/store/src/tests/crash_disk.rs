@@ -1,4 +1,4 @@
-//! A disk in memory that can lose power: what was not synced is lost, kept, or torn.
+//! A disk in memory, of two files, that can lose power: what was not synced is lost, kept, or torn.
 
 use std::{
     io,
@@ -9,10 +9,10 @@ use redb::StorageBackend;
 
 /// What a power cut does to what was written and not synced.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// None of it survives.
     Lost,
-    /// All of it survives, but for the second half of the last write.
+    /// All of it survives, but for the second half of the last write to each file.
     LastTorn,
     /// Every other write survives, starting with the first.
     Even,
@@ -21,7 +21,7 @@ pub(super) enum Cut {
 }
 
 impl Cut {
-    pub(super) const ALL: [Cut; 4] = [Cut::Lost, Cut::LastTorn, Cut::Even, Cut::Odd];
+    pub(crate) const ALL: [Cut; 4] = [Cut::Lost, Cut::LastTorn, Cut::Even, Cut::Odd];
 }
 
 #[derive(Clone, Debug)]
@@ -30,11 +30,17 @@ enum Unsynced {
     SetLen(usize),
 }
 
-#[derive(Debug, Default)]
-struct Inner {
+/// One file.
+#[derive(Clone, Debug, Default)]
+struct Content {
     synced: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<Unsynced>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    files: [Content; 2],
     syncs: u64,
     /// How many more steps (syncs, and file steps that ask) may be done; `None`: any number.
     fuel: Option<u64>,
@@ -44,14 +50,14 @@ struct Inner {
 }
 
 /// The other end of a sync that is held.
-pub(super) struct Held {
-    pub(super) came: tokio::sync::mpsc::Receiver<()>,
-    pub(super) go: mpsc::Sender<()>,
+pub(crate) struct Held {
+    pub(crate) came: tokio::sync::mpsc::Receiver<()>,
+    pub(crate) go: mpsc::Sender<()>,
 }
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CrashDisk(Arc<Mutex<Inner>>);
+pub(crate) struct CrashDisk(Arc<Mutex<Inner>>);
 
 fn dead() -> io::Error {
     io::Error::other("the disk has no power")
@@ -63,12 +69,12 @@ impl CrashDisk {
     }
 
     /// After `steps` more steps the power goes.
-    pub(super) fn set_fuel(&self, steps: u64) {
+    pub(crate) fn set_fuel(&self, steps: u64) {
         self.inner().fuel = Some(steps);
     }
 
     /// Uses up one step.
-    pub(super) fn step(&self) -> io::Result<()> {
+    pub(crate) fn step(&self) -> io::Result<()> {
         let mut inner = self.inner();
         if inner.dead {
             return Err(dead());
@@ -85,27 +91,43 @@ impl CrashDisk {
     }
 
     /// The next sync stops until it is let go.
-    pub(super) fn hold_next_sync(&self) -> Held {
+    pub(crate) fn hold_next_sync(&self) -> Held {
         let (say, came) = tokio::sync::mpsc::channel(1);
         let (go, wait) = mpsc::channel();
         self.inner().hold = Some((say, wait));
         Held { came, go }
     }
 
-    pub(super) fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.inner().dead
     }
 
-    pub(super) fn syncs(&self) -> u64 {
+    pub(crate) fn syncs(&self) -> u64 {
         self.inner().syncs
     }
 
+    /// One of its files.
+    pub(crate) fn file(&self, number: usize) -> CrashFile {
+        CrashFile { disk: self.clone(), number }
+    }
+
+    /// Bytes of its files.
+    pub(crate) fn lens(&self) -> [usize; 2] {
+        self.inner().files.each_ref().map(|file| file.current.len())
+    }
+
     /// The disk after power came back.
-    pub(super) fn after(&self, cut: Cut) -> CrashDisk {
-        let inner = self.inner();
-        let mut bytes = inner.synced.clone();
-        let last = inner.unsynced.len().saturating_sub(1);
-        for (number, change) in inner.unsynced.iter().enumerate() {
+    pub(crate) fn after(&self, cut: Cut) -> CrashDisk {
+        let files = self.inner().files.each_ref().map(|file| file.after(cut));
+        CrashDisk(Arc::new(Mutex::new(Inner { files, ..Inner::default() })))
+    }
+}
+
+impl Content {
+    fn after(&self, cut: Cut) -> Content {
+        let mut bytes = self.synced.clone();
+        let last = self.unsynced.len().saturating_sub(1);
+        for (number, change) in self.unsynced.iter().enumerate() {
             match change {
                 Unsynced::SetLen(len) => {
                     // Growth survives; shrinking could lose what is synced only if it was allowed to.
@@ -126,59 +148,75 @@ impl CrashDisk {
                 }
             }
         }
-        let inner = Inner { synced: bytes.clone(), current: bytes, ..Inner::default() };
-        CrashDisk(Arc::new(Mutex::new(inner)))
+        Content { synced: bytes.clone(), current: bytes, unsynced: Vec::new() }
     }
 }
 
-impl StorageBackend for CrashDisk {
+/// A file of a disk.
+#[derive(Clone, Debug)]
+pub(crate) struct CrashFile {
+    disk: CrashDisk,
+    number: usize,
+}
+
+impl CrashFile {
+    fn with<T>(&self, change: impl FnOnce(&mut Content) -> T) -> T {
+        change(&mut self.disk.inner().files[self.number])
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.disk.is_dead() { Err(dead()) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for CrashFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.inner().current.len() as u64)
+        Ok(self.with(|file| file.current.len() as u64))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let inner = self.inner();
         let from = offset as usize;
-        let bytes = inner.current.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(bytes);
-        Ok(())
+        self.with(|file| {
+            let bytes = file.current.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            out.copy_from_slice(bytes);
+            Ok(())
+        })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.inner();
-        if inner.dead {
-            return Err(dead());
-        }
-        inner.current.resize(len as usize, 0);
-        inner.unsynced.push(Unsynced::SetLen(len as usize));
+        self.check()?;
+        self.with(|file| {
+            file.current.resize(len as usize, 0);
+            file.unsynced.push(Unsynced::SetLen(len as usize));
+        });
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.step()?;
-        let hold = self.inner().hold.take();
+        self.disk.step()?;
+        let hold = self.disk.inner().hold.take();
         if let Some((say, wait)) = hold {
             say.blocking_send(()).unwrap();
             wait.recv().unwrap();
         }
-        let mut inner = self.inner();
-        inner.syncs += 1;
-        inner.synced = inner.current.clone();
-        inner.unsynced.clear();
+        self.disk.inner().syncs += 1;
+        self.with(|file| {
+            file.synced = file.current.clone();
+            file.unsynced.clear();
+        });
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut inner = self.inner();
-        if inner.dead {
-            return Err(dead());
-        }
+        self.check()?;
         let at = offset as usize;
         let end = at + data.len();
-        let len = inner.current.len().max(end);
-        inner.current.resize(len, 0);
-        inner.current[at..end].copy_from_slice(data);
-        inner.unsynced.push(Unsynced::Write(at, data.to_vec()));
+        self.with(|file| {
+            let len = file.current.len().max(end);
+            file.current.resize(len, 0);
+            file.current[at..end].copy_from_slice(data);
+            file.unsynced.push(Unsynced::Write(at, data.to_vec()));
+        });
         Ok(())
     }
 }

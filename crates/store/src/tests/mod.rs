@@ -1,7 +1,7 @@
 //! Tests that need to look inside: crashes at every step, a failing disk, races held open.
 
 mod chunk_crash;
-mod crash_disk;
+pub(crate) mod crash_disk;
 mod paging;
 mod purge;
 mod races;
@@ -19,12 +19,16 @@ use pando_core::{
 use crate::{
     Error, Options, Store,
     folder::{Folder, Probe},
+    index::logged,
     store::open_shared,
 };
 use crash_disk::CrashDisk;
 
 const ME: NodeId = NodeId([7; 32]);
 const NO_LAYOUT: LayoutVersion = LayoutVersion(0);
+
+/// Bytes of the index's log: it is full after some groups.
+const LOG: u64 = 256 << 10;
 
 fn options() -> Options {
     Options { node: ME, capacity: None }
@@ -34,7 +38,8 @@ fn options() -> Options {
 fn open_on(dir: &Path, disk: &CrashDisk, probe: Option<Probe>) -> Result<Store, Error> {
     let mut folder = Folder::open(dir)?;
     folder.probe = probe;
-    Ok(Store::start(open_shared(folder, disk.clone(), &options())?))
+    let index = logged(disk.file(0), disk.file(1), LOG)?;
+    Ok(Store::start(open_shared(folder, index, &options())?))
 }
 
 fn ballot(counter: u64) -> Ballot {
