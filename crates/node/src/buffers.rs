@@ -1,5 +1,6 @@
-//! Buffers for whole chunks, used again and again: what a transfer holds is bounded by the chunks in flight,
-//! and the allocator need not give back and fetch 4 MiB for each (which it does late, and in fragments).
+//! Buffers for whole chunks and for pieces of them, used again and again: what a transfer holds is bounded by what is in
+//! flight, and the allocator need not give back and fetch so much memory for each (which it does late, in fragments, and
+//! filled with zeros).
 
 use std::{
     ops::{Deref, DerefMut},
@@ -7,28 +8,50 @@ use std::{
 };
 
 use bytes::Bytes;
-use pando_core::seal::SEALED_CHUNK;
+use pando_core::seal::{SEALED_CHUNK, SEALED_SEGMENT};
 
-/// How many unused buffers are kept: what one busy transfer in each direction uses.
-const KEPT: usize = 12;
+/// How many unused buffers for chunks are kept: what one busy transfer in each direction uses.
+const CHUNKS_KEPT: usize = 12;
+/// How many unused buffers for pieces are kept: 16 MiB, what a few busy gets use.
+const PIECES_KEPT: usize = 32;
+/// Segments of a piece: what is read, sent and opened at once.
+pub(crate) const PIECE_SEGMENTS: usize = 8;
 
-/// The buffers of a node.
-#[derive(Clone, Default)]
-pub(crate) struct Buffers {
-    free: Arc<Mutex<Vec<Vec<u8>>>>,
+/// Buffers of one size.
+#[derive(Clone)]
+pub(crate) struct Buffers(Arc<Home>);
+
+struct Home {
+    free: Mutex<Vec<Vec<u8>>>,
+    capacity: usize,
+    kept: usize,
 }
 
-/// A buffer with room for a sealed chunk; goes back when dropped. Its content is what the last user left.
+/// A buffer with room for as much as its kind is for; goes back when dropped. Its content is what the last user left.
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     home: Buffers,
 }
 
 impl Buffers {
+    /// For sealed chunks.
+    pub(crate) fn for_chunks() -> Self {
+        Self::new(SEALED_CHUNK, CHUNKS_KEPT)
+    }
+
+    /// For some sealed segments.
+    pub(crate) fn for_pieces() -> Self {
+        Self::new(PIECE_SEGMENTS * SEALED_SEGMENT, PIECES_KEPT)
+    }
+
+    fn new(capacity: usize, kept: usize) -> Self {
+        Self(Arc::new(Home { free: Mutex::default(), capacity, kept }))
+    }
+
     /// A buffer of any content and length.
     pub(crate) fn take(&self) -> Buffer {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let bytes = free.unwrap_or_else(|| Vec::with_capacity(SEALED_CHUNK));
+        let free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let bytes = free.unwrap_or_else(|| Vec::with_capacity(self.0.capacity));
         Buffer { bytes, home: self.clone() }
     }
 }
@@ -54,6 +77,12 @@ impl DerefMut for Buffer {
     }
 }
 
+impl AsMut<Vec<u8>> for Buffer {
+    fn as_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
@@ -62,8 +91,9 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < KEPT && self.bytes.capacity() >= SEALED_CHUNK {
+        let home = &self.home.0;
+        let mut free = home.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < home.kept && self.bytes.capacity() >= home.capacity {
             free.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -75,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_when_the_last_share_is_gone() {
-        let buffers = Buffers::default();
+        let buffers = Buffers::for_chunks();
         let mut buffer = buffers.take();
         buffer.clear();
         buffer.extend_from_slice(b"abc");
@@ -85,6 +115,6 @@ mod tests {
         drop(shared);
         assert_ne!(buffers.take().as_ptr(), place, "still in use");
         drop(other);
-        assert_eq!(buffers.free.lock().unwrap().len(), 2);
+        assert_eq!(buffers.0.free.lock().unwrap().len(), 2);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pando_core::{
     id::{ChunkId, NodeId, Partition},
     manifest::ChunkRef,
@@ -14,6 +14,7 @@ use pando_core::{
 use tokio::sync::mpsc;
 
 use crate::{
+    buffers::{Buffer, PIECE_SEGMENTS},
     error::Error,
     inner::Inner,
     sys::{self, Instant},
@@ -24,7 +25,7 @@ const FIRST: Duration = Duration::from_secs(3);
 /// How long a source may pause in the middle.
 const STALL: Duration = Duration::from_secs(5);
 /// Segments that are read at once, after the first.
-const BATCH: u32 = 8;
+const BATCH: u32 = PIECE_SEGMENTS as u32;
 
 /// Which part of which chunk.
 pub(crate) struct Piece {
@@ -103,16 +104,25 @@ struct Delivery {
 
 impl Delivery {
     /// Opens and passes on the segments in `sealed`, which starts at the next one.
-    async fn pass_on(&mut self, mut sealed: BytesMut) -> Result<(), Broken> {
-        while !sealed.is_empty() {
-            let mut segment = sealed.split_to(SEALED_SEGMENT.min(sealed.len()));
-            let opened = self.opener.open(self.next, &mut segment).map_err(|_| Broken::Corrupt(self.next))?;
-            let plain = opened.len();
-            segment.truncate(plain);
-            self.sink.send(Ok(segment.freeze())).await.map_err(|_| Broken::Unwanted)?;
+    async fn pass_on(&mut self, mut sealed: Buffer) -> Result<(), Broken> {
+        let (mut plain, mut number, mut start, mut corrupt) = (Vec::new(), self.next, 0, None);
+        for segment in sealed.chunks_mut(SEALED_SEGMENT) {
+            match self.opener.open(number, segment) {
+                Ok(opened) => plain.push(start..start + opened.len()),
+                Err(_) => {
+                    corrupt = Some(Broken::Corrupt(number));
+                    break;
+                }
+            }
+            start += segment.len();
+            number += 1;
+        }
+        let bytes = sealed.freeze();
+        for range in plain {
+            self.sink.send(Ok(bytes.slice(range))).await.map_err(|_| Broken::Unwanted)?;
             self.next += 1;
         }
-        Ok(())
+        corrupt.map_or(Ok(()), Err)
     }
 
     /// The next segments to read: one first, so that the first byte is early, then several at once.
@@ -124,18 +134,21 @@ impl Delivery {
 
 async fn from_here(inner: &Inner, piece: &Piece, delivery: &mut Delivery) -> Result<(), Broken> {
     let lost = |why: pando_store::Error| Broken::Lost(why.to_string());
-    let reader = inner.store.read_stream(piece.chunk.id).await.map_err(lost)?;
-    let reader = reader.ok_or_else(|| Broken::Lost("not held".into()))?;
+    let place = |batch: &Range<u32>| (piece.sealed_start(batch.start), piece.sealed_len(batch));
+    let (offset, len) = place(&delivery.batch(piece));
+    let opened = inner.store.read_stream(piece.chunk.id, offset, len, inner.pieces.take()).await;
+    let (reader, mut sealed) = opened.map_err(lost)?.ok_or_else(|| Broken::Lost("not held".into()))?;
     if reader.len() != seal::sealed_len(piece.plain) as u64 {
         return Err(Broken::Corrupt(delivery.next));
     }
-    while delivery.next < piece.segments.end {
-        let batch = delivery.batch(piece);
-        let start = piece.sealed_start(batch.start);
-        let sealed = reader.read_at(start, piece.sealed_len(&batch)).await.map_err(lost)?;
-        delivery.pass_on(sealed.into()).await?;
+    loop {
+        delivery.pass_on(sealed).await?;
+        if delivery.next >= piece.segments.end {
+            return Ok(());
+        }
+        let (offset, len) = place(&delivery.batch(piece));
+        sealed = reader.read_into(offset, len, inner.pieces.take()).await.map_err(lost)?;
     }
-    Ok(())
 }
 
 async fn from_peer(
@@ -166,7 +179,8 @@ async fn from_peer(
     }
     while delivery.next < piece.segments.end {
         let batch = delivery.batch(piece);
-        let mut sealed = BytesMut::zeroed(piece.sealed_len(&batch));
+        let mut sealed = inner.pieces.take();
+        sealed.resize(piece.sealed_len(&batch), 0);
         match sys::timeout(STALL, body.read_exact(&mut sealed)).await {
             Ok(read) => read.map_err(lost)?,
             Err(_elapsed) => return Err(Broken::Lost("stopped sending".into())),

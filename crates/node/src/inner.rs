@@ -76,7 +76,10 @@ pub(crate) struct Inner {
     pub(crate) pace: Pace,
     pub(crate) peers: Peers,
     pub(crate) limits: Limits,
+    /// For whole chunks.
     pub(crate) buffers: Buffers,
+    /// For pieces of chunks.
+    pub(crate) pieces: Buffers,
     pub(crate) scrub: ScrubState,
     /// How buckets behaved lately.
     pub(crate) lately: Lately,
@@ -185,7 +188,8 @@ impl Inner {
             pace,
             peers: Peers::default(),
             limits: Limits::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers::for_chunks(),
+            pieces: Buffers::for_pieces(),
             scrub: ScrubState::default(),
             lately: Lately::default(),
             shared_reads: SharedReads::default(),

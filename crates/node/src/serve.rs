@@ -27,6 +27,7 @@ use pando_net::{Incoming, Service};
 use pando_store::{Accept, Learn, NameRange, Paged, Prepare, ReadReply, Shown};
 
 use crate::{
+    buffers::PIECE_SEGMENTS,
     error::Error,
     inner::{EXCHANGE, Inner, failure, permit},
     join, pulse, purge, sys,
@@ -36,8 +37,8 @@ use crate::{
 const CHUNK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a whole chunk may take to come in or go out: what its sender allows it.
 const CHUNK_BODY: Duration = Duration::from_secs(60);
-/// Bytes that are read from disk and sent at once: a few segments.
-const PIECE: usize = 8 * SEALED_SEGMENT;
+/// Bytes that are read from disk and sent at once.
+const PIECE: usize = PIECE_SEGMENTS * SEALED_SEGMENT;
 
 /// The handler that the endpoint calls.
 pub(crate) struct Handler(pub(crate) Arc<Inner>);
@@ -315,12 +316,14 @@ async fn send_segments(
     count: u32,
     exchange: Incoming,
 ) -> Result<(), pando_net::Error> {
-    let reader = match inner.store.read_stream(chunk).await {
-        Ok(Some(reader)) => reader,
+    let start = u64::from(from) * SEALED_SEGMENT as u64;
+    // The first segment by itself: someone may wait for the first byte.
+    let first = SEALED_SEGMENT * count.min(1) as usize;
+    let (reader, first) = match inner.store.read_stream(chunk, start, first, inner.pieces.take()).await {
+        Ok(Some(opened)) => opened,
         Ok(None) => return reply(exchange, Failure::Missing).await,
         Err(error) => return reply(exchange, failure(error)).await,
     };
-    let start = u64::from(from) * SEALED_SEGMENT as u64;
     let end = (u64::from(from) + u64::from(count)) * SEALED_SEGMENT as u64;
     let end = end.min(reader.len());
     if start >= end {
@@ -328,18 +331,21 @@ async fn send_segments(
     }
     let head = wire::encode(&StreamReply::Sending(Vec::new()));
     let mut outgoing = exchange.reply(head, end - start).await?;
-    let mut at = start;
+    outgoing.write_all(&first).await?;
+    let mut at = start + first.len() as u64;
+    let mut buffer = first;
     while at < end {
-        // The first segment by itself: someone may wait for the first byte.
-        let most = if at == start { SEALED_SEGMENT } else { PIECE };
-        let piece = (end - at).min(most as u64);
-        let Ok(bytes) = reader.read_at(at, piece as usize).await else {
-            // Dropping the exchange half-way tells the reader to go elsewhere.
-            inner.suspect_here(chunk);
-            return Ok(());
+        let piece = (end - at).min(PIECE as u64) as usize;
+        buffer = match reader.read_into(at, piece, buffer).await {
+            Ok(buffer) => buffer,
+            Err(_) => {
+                // Dropping the exchange half-way tells the reader to go elsewhere.
+                inner.suspect_here(chunk);
+                return Ok(());
+            }
         };
-        outgoing.write_all(&bytes).await?;
-        at += piece;
+        outgoing.write_all(&buffer).await?;
+        at += piece as u64;
     }
     outgoing.finish().await
 }

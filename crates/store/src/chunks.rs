@@ -63,19 +63,25 @@ impl ChunkReader {
         self.len
     }
 
-    /// `len` bytes from `offset`, or fewer at the end. Not verified: whoever has the key opens segments by
-    /// their tags, and whoever has all bytes can hash them. Each call is a trip to a blocking thread, so
-    /// ask for some hundred KiB at a time.
-    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Error> {
-        let len = self.len.saturating_sub(offset).min(len as u64) as usize;
-        let (file, id) = (self.file.clone(), self.id);
+    /// Fills `out`, which it gives back, with `len` bytes from `offset`, or fewer at the end. Not verified: whoever has
+    /// the key opens segments by their tags, and whoever has all bytes can hash them. Each call is a trip to a
+    /// blocking thread, so ask for some hundred KiB at a time.
+    pub async fn read_into<B>(&self, offset: u64, len: usize, mut out: B) -> Result<B, Error>
+    where
+        B: AsMut<Vec<u8>> + Send + 'static,
+    {
+        let reader = self.clone();
         sys::blocking(move || {
-            let mut bytes = vec![0; len];
-            file.read_exact_at(&mut bytes, offset)
-                .map_err(|error| Error::io(format!("read chunk {id}"), error))?;
-            Ok(bytes.into())
+            reader.fill(offset, len, out.as_mut())?;
+            Ok(out)
         })
         .await?
+    }
+
+    fn fill(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.resize(self.len.saturating_sub(offset).min(len as u64) as usize, 0);
+        let read = self.file.read_exact_at(out, offset);
+        read.map_err(|error| Error::io(format!("read chunk {}", self.id), error))
     }
 }
 
@@ -184,14 +190,29 @@ impl Store {
         self.glance(move |_, txn| Ok(txn.open_table(CHUNKS)?.get(&id.0)?.is_some())).await
     }
 
-    /// The chunk's file, open for reading.
-    pub async fn read_stream(&self, id: ChunkId) -> Result<Option<ChunkReader>, Error> {
-        self.shared.check()?;
+    /// The chunk's file, open for reading, and in `out` its first bytes that are wanted: as by
+    /// [`ChunkReader::read_into`]. `None` if it is not held.
+    pub async fn read_stream<B>(
+        &self,
+        id: ChunkId,
+        offset: u64,
+        len: usize,
+        mut out: B,
+    ) -> Result<Option<(ChunkReader, B)>, Error>
+    where
+        B: AsMut<Vec<u8>> + Send + 'static,
+    {
+        // Most that are not held are asked of who reads from others: the index tells without a trip.
+        if !self.has(id).await? {
+            return Ok(None);
+        }
         let shared = self.shared.clone();
         sys::blocking(move || {
-            let Some((file, len)) = open(&shared, &id)? else { return Ok(None) };
-            check_file_len(&id, len)?;
-            Ok(Some(ChunkReader { id, file: Arc::new(file), len }))
+            let Some((file, file_len)) = open(&shared, &id)? else { return Ok(None) };
+            check_file_len(&id, file_len)?;
+            let reader = ChunkReader { id, file: Arc::new(file), len: file_len };
+            reader.fill(offset, len, out.as_mut())?;
+            Ok(Some((reader, out)))
         })
         .await?
     }

@@ -69,7 +69,7 @@ async fn a_chunk_is_written_read_and_deleted() {
     let store = open(dir.path()).await;
     let (id, bytes) = big_chunk("pando ", SEALED_CHUNK);
     assert!(!store.has(id).await.unwrap());
-    assert!(store.read_stream(id).await.unwrap().is_none());
+    assert!(store.read_stream(id, 0, 9, Vec::new()).await.unwrap().is_none());
     store.write_stream(id, bytes.len() as u64, &bytes[..], ONE, name("a"), 10).await.unwrap();
     store.write_chunk(id, bytes.clone(), ONE, name("a"), 10).await.unwrap();
     assert_eq!((store.used_bytes(), store.chunk_count().await.unwrap()), (bytes.len() as u64, 1));
@@ -81,11 +81,12 @@ async fn a_chunk_is_written_read_and_deleted() {
     assert!(!dir.path().join("tmp/left-over").exists());
     assert!(store.has(id).await.unwrap());
     assert_eq!(store.used_bytes(), bytes.len() as u64);
-    let reader = store.read_stream(id).await.unwrap().unwrap();
-    assert_eq!(reader.len(), bytes.len() as u64);
-    assert_eq!(reader.read_at(1000, 500).await.unwrap(), bytes[1000..1500]);
-    assert_eq!(reader.read_at(reader.len() - 3, 500).await.unwrap(), bytes[bytes.len() - 3..]);
-    assert!(reader.read_at(reader.len() + 3, 500).await.unwrap().is_empty());
+    let (reader, first) = store.read_stream(id, 7, 20, Vec::new()).await.unwrap().unwrap();
+    assert_eq!((reader.len(), &first[..]), (bytes.len() as u64, &bytes[7..27]));
+    let read = async |offset, len| reader.read_into(offset, len, vec![9; 3000]).await.unwrap();
+    assert_eq!(read(1000, 500).await, bytes[1000..1500]);
+    assert_eq!(read(reader.len() - 3, 500).await, bytes[bytes.len() - 3..]);
+    assert!(read(reader.len() + 3, 500).await.is_empty());
     assert_eq!(store.read_verified(id).await.unwrap().unwrap(), bytes);
 
     store.delete(id).await.unwrap();
@@ -95,7 +96,7 @@ async fn a_chunk_is_written_read_and_deleted() {
     assert!(store.references(id).await.unwrap().is_empty());
     assert!(store.due(u64::MAX, 10).await.unwrap().is_empty(), "a version without chunks is forgotten");
     // Who opened it before still reads it.
-    assert_eq!(reader.read_at(0, 5).await.unwrap(), b"pando"[..]);
+    assert_eq!(reader.read_into(0, 5, Vec::new()).await.unwrap(), b"pando"[..]);
     store.close().await.unwrap();
 }
 
