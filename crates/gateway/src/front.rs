@@ -27,7 +27,7 @@ use crate::{
     hosts::Hosts,
     meter::{Limits, Metered},
     metrics::Metrics,
-    post::{self, Posts},
+    post::{self, FIELDS, Posts},
     s3::{Face, as_rendered, forget_odd_range},
     signed, sse,
     waiters::Waiters,
@@ -90,6 +90,10 @@ impl Front {
         builder.set_host(hosts.clone());
         let mut config = S3Config::default();
         config.xml_max_body_size = XML;
+        // Forms are for `post`. Were one to get past it, `s3s` holds nothing of it that is large.
+        config.post_object_max_file_size = 0;
+        config.form_max_field_size = FIELDS;
+        config.form_max_fields_size = FIELDS;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let posts = Posts { face: face(), keys, hosts: hosts.clone() };
         let limits = Arc::default();

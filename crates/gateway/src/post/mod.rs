@@ -31,7 +31,7 @@ use crate::{
     sse::{self, Channel, Given},
 };
 
-pub(crate) use self::form::boundary;
+pub(crate) use self::form::{FIELDS, boundary};
 
 /// For how long a signature is good, however far the policy's expiration is.
 const LONGEST: Duration = Duration::days(7);
@@ -49,8 +49,11 @@ pub(crate) struct Posts {
 
 /// The boundary of the form that a request brings, if it brings one.
 pub(crate) fn boundary_of<B>(request: &Request<B>) -> Option<S3Result<String>> {
-    let kind = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
-    if request.method() == Method::POST { boundary(kind) } else { None }
+    if request.method() != Method::POST {
+        return None;
+    }
+    let kinds = request.headers().get_all(header::CONTENT_TYPE);
+    boundary(&kinds.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>())
 }
 
 impl Posts {
