@@ -197,10 +197,9 @@ impl Hasher {
         }
     }
 
-    /// Goes on in a thread of its own. The hashes come when the sender is dropped.
-    pub(crate) fn beside(mut self) -> (mpsc::Sender<Bytes>, oneshot::Receiver<Digests>) {
+    /// Goes on in a thread of its own. The hashes are told when the sender is dropped.
+    pub(crate) fn beside(mut self, done: oneshot::Sender<Digests>) -> mpsc::Sender<Bytes> {
         let (pieces, mut queue) = mpsc::channel::<Bytes>(QUEUE);
-        let (done, digests) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
             while let Some(piece) = queue.blocking_recv() {
                 self.update(&piece);
@@ -208,7 +207,7 @@ impl Hasher {
             // Whoever asked may have given up.
             let _ = done.send(self.finish());
         });
-        (pieces, digests)
+        pieces
     }
 }
 
@@ -259,7 +258,8 @@ mod tests {
 
     #[tokio::test]
     async fn beside_is_the_same() {
-        let (pieces, digests) = Hasher::new(Algorithm::Crc32).beside();
+        let (done, digests) = oneshot::channel();
+        let pieces = Hasher::new(Algorithm::Crc32).beside(done);
         for piece in [&b"123"[..], b"456", b"789"] {
             pieces.send(Bytes::copy_from_slice(piece)).await.unwrap();
         }

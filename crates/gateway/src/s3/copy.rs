@@ -193,7 +193,7 @@ async fn recrypt(
     let ObjectInfo { mut meta, headers, tags, digests, size, .. } = found.info;
     Lock::leave(&mut meta);
     let (meta, headers) = said.replace.unwrap_or((meta, headers));
-    let deliver = |object| body::Outgoing::start(face, object, found.cipher);
+    let deliver = |object| body::Outgoing::start(face, object, found.cipher, None);
     let new = NewObject {
         bucket: to.0,
         key: to.1,

@@ -16,6 +16,7 @@ use crate::{
     body,
     error::{of_node, refuse},
     sse::{self, Cipher, Given, said},
+    waiters::Leave,
 };
 
 /// How often a read starts again because the object was replaced between two looks at it.
@@ -180,7 +181,8 @@ pub(super) async fn get_object(
     let sums = sums_for(input.checksum_mode.is_some(), &found);
     let Found { info, cipher, .. } = found;
     let (sse_customer_algorithm, sse_customer_key_md5) = sse::echo(given.as_ref());
-    let deliver = |object| body::Outgoing::start(face, object, cipher);
+    let leave = extensions.get::<Leave>().cloned();
+    let deliver = |object| body::Outgoing::start(face, object, cipher, leave);
     Ok(S3Response::new(GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         content_range,
