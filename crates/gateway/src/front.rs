@@ -30,6 +30,7 @@ use crate::{
     post::{self, FIELDS, Posts},
     s3::{Face, as_rendered, forget_odd_range},
     signed, sse,
+    vouched::Vouched,
     waiters::Waiters,
 };
 
@@ -206,13 +207,19 @@ impl S3 {
                 None => answered.unwrap_or_else(of_error),
             };
         }
-        let mut request = chunked::bounded(request);
-        forget_odd_range(request.headers_mut());
+        let (head, body) = request.into_parts();
+        let (body, verdict) = Vouched::new(body, &head.headers, operation.clone());
+        let mut request = chunked::bounded(Request::from_parts(head, body));
+        let uri = request.uri().clone();
+        forget_odd_range(&uri, request.headers_mut());
         sse::hide(request.headers_mut());
         request.extensions_mut().insert(operation.clone());
         let answer = self.service.call(request).await;
         if let Some(excess) = account.excess() {
             return of_error(excess.into());
+        }
+        if let Some(error) = verdict.take() {
+            return of_error(error);
         }
         match answer {
             Ok(mut response) => {

@@ -12,6 +12,12 @@ use crate::error::refuse;
 /// The longest validity of a presigned URL, in seconds: 7 days.
 const LONGEST: u64 = 7 * 24 * 3600;
 
+/// Whether a request's query has a signature; decoded, as `s3s` reads it.
+pub(crate) fn is_presigned(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    form_urlencoded::parse(query).any(|(name, _)| name == "X-Amz-Signature")
+}
+
 /// Checks the form of a request's signature, if it has one.
 pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
     // Decoded, as `s3s` reads them: a name with a letter in another spelling is still that name.

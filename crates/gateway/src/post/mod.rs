@@ -214,6 +214,7 @@ impl Upload {
             customer_key: given.is_some(),
             lock: form.fields().any(|(name, _)| name.starts_with("x-amz-object-lock-")),
             redirect: form.get("x-amz-website-redirect-location").is_some(),
+            grants: form.fields().any(|(name, _)| name.starts_with("x-amz-grant-")),
         }
         .check()?;
         if form.get("tagging").is_some() {

@@ -193,9 +193,12 @@ async fn what_the_policy_does_not_allow_is_refused() {
         let answer = form.send().await;
         assert_eq!(answer.outcome(), (400, code.to_owned()), "{}", answer.text());
     }
-    for (name, value) in
-        [("acl", "public-read"), ("x-amz-website-redirect-location", "/b"), ("tagging", "<x/>")]
-    {
+    for (name, value) in [
+        ("acl", "public-read"),
+        ("x-amz-grant-read", "id=x"),
+        ("x-amz-website-redirect-location", "/b"),
+        ("tagging", "<x/>"),
+    ] {
         assert_eq!(
             form().field(name, value).send().await.outcome(),
             (501, "NotImplemented".into()),
