@@ -38,7 +38,7 @@ use crate::{
 
 /// A body up to this length is read and hashed in one go.
 const SMALL: usize = 64 << 10;
-/// Pieces between the connection and the node: some 400 KiB each at most.
+/// Pieces between the connection and the node: each is what one read of a connection gives, some 64 KiB.
 const PIECES: usize = 4;
 /// Pieces of 64 KiB between the node and the connection.
 const OUTGOING: usize = 4;

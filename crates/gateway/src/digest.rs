@@ -10,7 +10,7 @@ use md5::{Digest as _, Md5};
 use pando_core::record::{Checksum, Digests};
 use tokio::sync::{mpsc, oneshot};
 
-/// Pieces that wait to be hashed: as a piece is what one read of a connection gives (at most some 400 KiB), about 3 MiB.
+/// Pieces that wait to be hashed: as a piece is what one read of a connection gives (some 64 KiB), about half a MiB.
 const QUEUE: usize = 8;
 
 /// The kinds of checksums.
