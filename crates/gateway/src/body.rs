@@ -408,6 +408,8 @@ mod tests {
                 let mut incoming = taken(10).await;
                 // What the node reads before it has a place.
                 incoming.reader.read_exact(&mut [0; 20_000]).await.unwrap();
+                // What runs beside has its turn.
+                tokio::task::yield_now().await;
                 waiting.push(incoming);
             }
             let other = timeout(Duration::from_secs(10), tokio::task::spawn_blocking(|| ()));
