@@ -316,6 +316,9 @@ ENDLESS = {
     "endless zeros of a chunk's length": (b"", b"0" * 4096),
 }
 
+# Types of content that some parsers take for a form's, and others don't: nobody may hold the file in memory.
+FORMS = ["multipart/form-data+x; boundary=b", 'multipart/form-data; boundary=b; a="\u00e9"', "multipart/form-data; boundary=b"]
+
 
 async def bomb(name, data):
     connection = await Connection.open(TARGET)
@@ -354,6 +357,15 @@ async def endless(name, before, again):
     target = presigned(TARGET, "PUT", "/default/bomb")
     await connection.send(connection.head("PUT", target, [("transfer-encoding", "chunked")]) + before)
     await ends(name, connection, IDLE, flood(connection, again))
+
+
+async def endless_form(kind):
+    """Of a stranger, with a file that does not end."""
+    connection = await Connection.open(TARGET)
+    lines = ["POST /any HTTP/1.1", f"host: {TARGET.split('://')[1]}", f"content-type: {kind}", f"content-length: {10**12}"]
+    field = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    await connection.send(("\r\n".join(lines) + "\r\n\r\n").encode() + field)
+    await ends("endless forms", connection, IDLE, flood(connection, bytes(256 * KIB)))
 
 
 async def pipeline():
@@ -430,6 +442,7 @@ async def storm(memory):
     patient = [(200, lambda _: slow_reader(0)), (60, lambda _: slow_reader(8 * KIB)), (10, lambda _: pipeline())]
     tasks = [asyncio.create_task(bombs(over))]
     tasks += [asyncio.create_task(endless(name, *parts)) for name, parts in ENDLESS.items()]
+    tasks += [asyncio.create_task(endless_form(kind)) for kind in FORMS]
     for count, make in groups:
         tasks += await opened(count, make)
     staying = []

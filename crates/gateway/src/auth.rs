@@ -3,7 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use http::Uri;
-use pando_core::access::{Grants, Right};
+use pando_core::{
+    access::{Grants, Right},
+    name::RegisterName,
+};
 use pando_node::{AccessKey, Error, Node};
 use s3s::{
     S3Error, S3ErrorCode, S3Result,
@@ -80,7 +83,8 @@ pub(crate) struct Keys(Arc<Inner>);
 
 struct Inner {
     node: Node,
-    known: Memory<AccessKey>,
+    /// That there is none of an id is remembered, too.
+    known: Memory<Option<AccessKey>>,
     buckets: Buckets,
 }
 
@@ -91,16 +95,22 @@ impl Keys {
 
     /// The key with this id, as it was at most five seconds ago.
     pub(crate) async fn get(&self, id: &str) -> S3Result<AccessKey> {
-        let look_up = async {
-            self.0.node.access_key(id).await.map_err(|error| match error {
-                Error::NoSuchKey(_) => {
-                    let why = "there is no such access key in this network; `pando key create` makes one";
-                    refuse(S3ErrorCode::InvalidAccessKeyId, why)
-                }
-                error => of_node(error),
-            })
+        let none = || {
+            let why = "there is no such access key in this network; `pando key create` makes one";
+            refuse(S3ErrorCode::InvalidAccessKeyId, why)
         };
-        self.0.known.get(id, look_up).await
+        // What can't be an id may be long: nothing is kept of it.
+        if RegisterName::access_key(id).is_err() {
+            return Err(none());
+        }
+        let look_up = async {
+            match self.0.node.access_key(id).await {
+                Ok(key) => Ok(Some(key)),
+                Err(Error::NoSuchKey(_)) => Ok(None),
+                Err(error) => Err(of_node(error)),
+            }
+        };
+        self.0.known.get(id, look_up).await?.ok_or_else(none)
     }
 
     /// One who shows no key: what is public may be got and listed, and nothing else is told of.

@@ -1,7 +1,8 @@
 //! Bodies of requests and answers: bounded in memory and in time, whatever the other side does.
 //!
 //! A body that comes in is read up to its declared length, hashed on the way, and fails if it ends early or is too
-//! long; that it comes in time is up to `meter.rs`. A body that goes out holds the node's resources only while it flows: a client that
+//! long; that it comes in time is up to `meter.rs`. Of a long one only the head is taken until the node has a place for
+//! it: who waits for one costs that head, and no thread. A body that goes out holds the node's resources only while it flows: a client that
 //! stops reading costs a socket, not one of the few places for gets.
 
 use std::{
@@ -32,12 +33,12 @@ use crate::{
     metrics::Metrics,
     s3::Face,
     sse::Cipher,
-    waiters::Waiters,
+    waiters::{Leave, Waiters},
 };
 
 /// A body up to this length is read and hashed in one go.
 const SMALL: usize = 64 << 10;
-/// Pieces between the connection and the node: some 400 KiB each at most.
+/// Pieces between the connection and the node: each is what one read of a connection gives, some 64 KiB.
 const PIECES: usize = 4;
 /// Pieces of 64 KiB between the node and the connection.
 const OUTGOING: usize = 4;
@@ -61,6 +62,8 @@ pub(crate) enum BodyError {
     TooLong,
     #[error("the connection failed: {0}")]
     Connection(StdError),
+    #[error("the body was given up before its end")]
+    GivenUp,
     #[error("the body's SHA-256 is not the one that was signed (x-amz-content-sha256)")]
     Sha256,
     #[error("a chunk's or the trailer's signature is wrong")]
@@ -131,10 +134,15 @@ impl Pending {
     }
 }
 
+/// A piece of a body; `None` is its end, which must be said.
+type Piece = Result<Option<Bytes>, BodyError>;
+
 /// Where bytes come from, piece by piece.
 pub(crate) struct Pieces {
     at_hand: Bytes,
-    more: Option<mpsc::Receiver<Result<Bytes, BodyError>>>,
+    more: Option<mpsc::Receiver<Piece>>,
+    /// Told when the first piece after the head is wanted.
+    wanted: Option<oneshot::Sender<()>>,
 }
 
 impl AsyncRead for Pieces {
@@ -144,11 +152,16 @@ impl AsyncRead for Pieces {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.at_hand.is_empty() {
+            if let Some(wanted) = self.wanted.take() {
+                // If nobody listens, the next line tells.
+                let _ = wanted.send(());
+            }
             let Some(more) = &mut self.more else { return Poll::Ready(Ok(())) };
             match std::task::ready!(more.poll_recv(context)) {
-                Some(Ok(piece)) => self.at_hand = piece,
+                Some(Ok(Some(piece))) => self.at_hand = piece,
+                Some(Ok(None)) => self.more = None,
                 Some(Err(error)) => return Poll::Ready(Err(error.into_io())),
-                None => self.more = None,
+                None => return Poll::Ready(Err(BodyError::GivenUp.into_io())),
             }
         }
         let count = self.at_hand.len().min(into.remaining());
@@ -181,7 +194,7 @@ pub(crate) async fn take(
                     cipher.apply(0, &mut head);
                 }
                 return Ok(Incoming {
-                    reader: Pieces { at_hand: head.into(), more: None },
+                    reader: Pieces { at_hand: head.into(), more: None, wanted: None },
                     digests: Pending::Known(hasher.finish()),
                 });
             }
@@ -192,17 +205,23 @@ pub(crate) async fn take(
     if let Some(cipher) = &mut cipher {
         cipher.apply(0, &mut head);
     }
-    let (hashing, digests) = hasher.beside();
+    let (done, digests) = oneshot::channel();
     let (sender, more) = mpsc::channel(PIECES);
+    let (wanted, begin) = oneshot::channel();
     let metrics = Arc::clone(metrics);
     // Ends when the body does, or when the node has dropped the reader.
     tokio::spawn(async move {
+        // The node reads past the head once it has one of its few places: a thread before that would be one of those
+        // that all of the node shares, for as long as others take.
+        if begin.await.is_err() {
+            return;
+        }
+        let hashing = hasher.beside(done);
         loop {
             let piece = match source.next().await {
                 Ok(Some(piece)) => piece,
-                Ok(None) => return,
-                Err(error) => {
-                    let _ = sender.send(Err(error)).await;
+                end => {
+                    let _ = sender.send(end).await;
                     return;
                 }
             };
@@ -216,13 +235,13 @@ pub(crate) async fn take(
                 None => piece,
             };
             at += len;
-            if sender.send(Ok(piece)).await.is_err() {
+            if sender.send(Ok(Some(piece))).await.is_err() {
                 return;
             }
         }
     });
     Ok(Incoming {
-        reader: Pieces { at_hand: head.into(), more: Some(more) },
+        reader: Pieces { at_hand: head.into(), more: Some(more), wanted: Some(wanted) },
         digests: Pending::Beside(digests),
     })
 }
@@ -234,7 +253,7 @@ struct Source {
 }
 
 impl Source {
-    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+    async fn next(&mut self) -> Piece {
         let Some(body) = &mut self.body else { return self.end() };
         match body.next().await {
             Some(Ok(piece)) => {
@@ -249,7 +268,7 @@ impl Source {
         }
     }
 
-    fn end(&self) -> Result<Option<Bytes>, BodyError> {
+    fn end(&self) -> Piece {
         match self.length {
             Some(length) if length != self.read => Err(BodyError::TooShort(self.read)),
             _ => Ok(None),
@@ -264,13 +283,19 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Starts delivering, decrypted if there is a cipher.
-    pub(crate) fn start(face: &Face, object: Object, cipher: Option<Cipher>) -> StreamingBlob {
+    /// Starts delivering, decrypted if there is a cipher. `leave` ends the connection that this goes to, if it does.
+    pub(crate) fn start(
+        face: &Face,
+        object: Object,
+        cipher: Option<Cipher>,
+        leave: Option<Leave>,
+    ) -> StreamingBlob {
         let left = object.range.end - object.range.start;
         let (sender, pieces) = mpsc::channel(OUTGOING);
         let (metrics, paused) = (face.metrics.clone(), face.paused.clone());
+        let line = (paused, leave.map(|Leave(leave)| leave));
         tokio::spawn(async move {
-            if let Err(error) = deliver(object, cipher, &sender, &metrics, &paused).await {
+            if let Err(error) = deliver(object, cipher, &sender, &metrics, &line).await {
                 tracing::info!(%error, "a download ends early");
                 let _ = timeout(STALLED, sender.send(Err(error))).await;
             }
@@ -284,7 +309,7 @@ async fn deliver(
     mut cipher: Option<Cipher>,
     sender: &mpsc::Sender<Result<Bytes, StdError>>,
     metrics: &Metrics,
-    paused: &Arc<Waiters>,
+    line: &Line,
 ) -> Result<(), StdError> {
     let is_long = object.range.end - object.range.start > READ_AT_ONCE;
     let mut at = object.range.start;
@@ -299,7 +324,7 @@ async fn deliver(
             Ok(place) => place,
             Err(_) => {
                 object.pause();
-                pause(sender, paused).await?
+                pause(sender, line).await?
             }
         };
         // Nobody reads any more: not an error of ours.
@@ -310,22 +335,27 @@ async fn deliver(
     Ok(())
 }
 
+/// Those who take nothing, and what ends the connection of this one.
+type Line = (Arc<Waiters>, Option<Arc<Notify>>);
+
 /// What a client that takes nothing is waited for with.
 type Place<'a> = Result<mpsc::Permit<'a, Result<Bytes, StdError>>, mpsc::error::SendError<()>>;
 
 /// Waits until the client goes on, or it is its turn to make room.
 async fn pause<'a>(
     sender: &'a mpsc::Sender<Result<Bytes, StdError>>,
-    paused: &Arc<Waiters>,
+    (paused, connection): &Line,
 ) -> Result<Place<'a>, StdError> {
+    // Whoever has no connection of its own, as a copy, is told here. The other end of a connection must be told itself:
+    // while it writes what it has, it asks for nothing and would not hear of it.
     let leave = Arc::new(Notify::new());
-    let _waiter = paused.enter(leave.clone());
+    let _waiter = paused.enter(connection.as_ref().unwrap_or(&leave).clone());
     if paused.len() > PAUSED {
         paused.dismiss_longest();
     }
     tokio::select! {
         place = timeout(GONE, sender.reserve()) => place.map_err(|_| "the client stopped reading".into()),
-        () = leave.notified() => Err("too many clients that don't read, and this one for longest".into()),
+        () = leave.notified() => Err("too many that don't read, and this one for longest".into()),
     }
 }
 
@@ -348,5 +378,62 @@ impl Stream for Outgoing {
 impl ByteStream for Outgoing {
     fn remaining_length(&self) -> RemainingLength {
         usize::try_from(self.left).map_or_else(|_| RemainingLength::unknown(), RemainingLength::new_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// A body of so many pieces of 64 KiB.
+    fn body(pieces: usize) -> Option<StreamingBlob> {
+        let pieces = (0..pieces).map(|_| Ok::<_, io::Error>(Bytes::from(vec![1; 64 << 10])));
+        Some(StreamingBlob::wrap(stream::iter(pieces)))
+    }
+
+    async fn taken(pieces: usize) -> Incoming {
+        take(body(pieces), None, Algorithm::Crc32, None, &Arc::default()).await.unwrap()
+    }
+
+    #[test]
+    fn who_waits_for_a_place_takes_no_thread() {
+        // With a single one for all that blocks: who took it would be noticed at once.
+        let one = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+        one.unwrap().block_on(async {
+            let mut waiting = Vec::new();
+            for _ in 0..20 {
+                let mut incoming = taken(10).await;
+                // What the node reads before it has a place.
+                incoming.reader.read_exact(&mut [0; 20_000]).await.unwrap();
+                // What runs beside has its turn.
+                tokio::task::yield_now().await;
+                waiting.push(incoming);
+            }
+            let other = timeout(Duration::from_secs(10), tokio::task::spawn_blocking(|| ()));
+            other.await.expect("a thread is free").unwrap();
+            // One after the other gets its place, and its hashes.
+            for Incoming { mut reader, digests } in waiting {
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes).await.unwrap();
+                assert_eq!(bytes.len(), 640 * 1024 - 20_000);
+                let mut hasher = Hasher::new(Algorithm::Crc32);
+                hasher.update(&vec![1; 640 << 10]);
+                assert_eq!(digests.get().await.unwrap(), hasher.finish());
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_not_said_is_none() {
+        let (sender, more) = mpsc::channel(PIECES);
+        sender.send(Ok(Some(Bytes::from_static(b"half")))).await.unwrap();
+        drop(sender);
+        let mut reader = Pieces { at_hand: Bytes::new(), more: Some(more), wanted: None };
+        let mut bytes = Vec::new();
+        assert!(reader.read_to_end(&mut bytes).await.is_err());
+        assert_eq!(bytes, b"half");
     }
 }

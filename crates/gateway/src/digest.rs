@@ -10,7 +10,7 @@ use md5::{Digest as _, Md5};
 use pando_core::record::{Checksum, Digests};
 use tokio::sync::{mpsc, oneshot};
 
-/// Pieces that wait to be hashed: as a piece is what one read of a connection gives (at most some 400 KiB), about 3 MiB.
+/// Pieces that wait to be hashed: as a piece is what one read of a connection gives (some 64 KiB), about half a MiB.
 const QUEUE: usize = 8;
 
 /// The kinds of checksums.
@@ -197,10 +197,9 @@ impl Hasher {
         }
     }
 
-    /// Goes on in a thread of its own. The hashes come when the sender is dropped.
-    pub(crate) fn beside(mut self) -> (mpsc::Sender<Bytes>, oneshot::Receiver<Digests>) {
+    /// Goes on in a thread of its own. The hashes are told when the sender is dropped.
+    pub(crate) fn beside(mut self, done: oneshot::Sender<Digests>) -> mpsc::Sender<Bytes> {
         let (pieces, mut queue) = mpsc::channel::<Bytes>(QUEUE);
-        let (done, digests) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
             while let Some(piece) = queue.blocking_recv() {
                 self.update(&piece);
@@ -208,7 +207,7 @@ impl Hasher {
             // Whoever asked may have given up.
             let _ = done.send(self.finish());
         });
-        (pieces, digests)
+        pieces
     }
 }
 
@@ -259,7 +258,8 @@ mod tests {
 
     #[tokio::test]
     async fn beside_is_the_same() {
-        let (pieces, digests) = Hasher::new(Algorithm::Crc32).beside();
+        let (done, digests) = oneshot::channel();
+        let pieces = Hasher::new(Algorithm::Crc32).beside(done);
         for piece in [&b"123"[..], b"456", b"789"] {
             pieces.send(Bytes::copy_from_slice(piece)).await.unwrap();
         }

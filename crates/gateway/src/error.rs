@@ -77,6 +77,7 @@ pub(crate) fn of_body(error: &BodyError) -> S3Error {
     use S3ErrorCode as Code;
     let code = match error {
         BodyError::TooShort(_) | BodyError::TooLong | BodyError::Connection(_) => Code::IncompleteBody,
+        BodyError::GivenUp => Code::InternalError,
         BodyError::Sha256 => Code::Custom("XAmzContentSHA256Mismatch".into()),
         BodyError::Signature => Code::SignatureDoesNotMatch,
         BodyError::Format => Code::InvalidRequest,

@@ -27,9 +27,10 @@ use crate::{
     hosts::Hosts,
     meter::{Limits, Metered},
     metrics::Metrics,
-    post::{self, Posts},
+    post::{self, FIELDS, Posts},
     s3::{Face, as_rendered, forget_odd_range},
     signed, sse,
+    vouched::Vouched,
     waiters::Waiters,
 };
 
@@ -90,6 +91,10 @@ impl Front {
         builder.set_host(hosts.clone());
         let mut config = S3Config::default();
         config.xml_max_body_size = XML;
+        // Forms are for `post`. Were one to get past it, `s3s` holds nothing of it that is large.
+        config.post_object_max_file_size = 0;
+        config.form_max_field_size = FIELDS;
+        config.form_max_fields_size = FIELDS;
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let posts = Posts { face: face(), keys, hosts: hosts.clone() };
         let limits = Arc::default();
@@ -202,13 +207,19 @@ impl S3 {
                 None => answered.unwrap_or_else(of_error),
             };
         }
-        let mut request = chunked::bounded(request);
-        forget_odd_range(request.headers_mut());
+        let (head, body) = request.into_parts();
+        let (body, verdict) = Vouched::new(body, &head.headers, operation.clone());
+        let mut request = chunked::bounded(Request::from_parts(head, body));
+        let uri = request.uri().clone();
+        forget_odd_range(&uri, request.headers_mut());
         sse::hide(request.headers_mut());
         request.extensions_mut().insert(operation.clone());
         let answer = self.service.call(request).await;
         if let Some(excess) = account.excess() {
             return of_error(excess.into());
+        }
+        if let Some(error) = verdict.take() {
+            return of_error(error);
         }
         match answer {
             Ok(mut response) => {

@@ -22,6 +22,7 @@ mod s3;
 mod server;
 mod signed;
 mod sse;
+mod vouched;
 mod waiters;
 mod wire;
 

@@ -14,7 +14,10 @@ use http::uri::Authority;
 use pando_core::access::{Grants, Right};
 use pando_node::{AccessKey, Consistency, Error, Node};
 
-use crate::s3::{REGION, url_encode};
+use crate::{
+    s3::{REGION, url_encode},
+    signed::signing_key,
+};
 
 /// The longest validity of a link: what S3 allows of presigned URLs.
 pub const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -128,13 +131,8 @@ fn presign(host: &str, path: &str, (id, secret): (&str, &str), stamp: &str, seco
     let canonical = format!("GET\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD");
     let hash = HEXLOWER.encode(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
     let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hash}");
-    let mac = |key: &[u8], text: &str| {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
-    };
-    let key = [REGION, "s3", "aws4_request"]
-        .iter()
-        .fold(mac(format!("AWS4{secret}").as_bytes(), date), |key, part| mac(&key, part));
-    format!("{query}&X-Amz-Signature={}", HEXLOWER.encode(&mac(&key, &to_sign)))
+    let signature = hmac::sign(&signing_key(secret, date, REGION), to_sign.as_bytes());
+    format!("{query}&X-Amz-Signature={}", HEXLOWER.encode(signature.as_ref()))
 }
 
 #[cfg(test)]

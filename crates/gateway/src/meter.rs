@@ -43,6 +43,12 @@ const XML_TICKS: u32 = 12;
 /// Whose bodies are not XML.
 const STREAMED: [&str; 3] = ["PutObject", "UploadPart", "PostObject"];
 
+/// Whether an operation's body is XML (or another text that is parsed): known once access was checked, before which nothing
+/// reads a body.
+pub(crate) fn is_xml(operation: &Operation) -> bool {
+    operation.get().is_some_and(|name| !STREAMED.contains(&name))
+}
+
 /// What all requests share.
 pub(crate) struct Limits {
     slow: Arc<Semaphore>,
@@ -126,9 +132,8 @@ impl<B> Metered<B> {
         (metered, account)
     }
 
-    /// Known once access was checked, before which nothing reads a body.
     fn is_xml(&self) -> bool {
-        self.operation.get().is_some_and(|name| !STREAMED.contains(&name))
+        is_xml(&self.operation)
     }
 
     fn count(&mut self, len: usize) -> Result<(), Excess> {

@@ -1,6 +1,6 @@
 //! What is counted, and the page that shows it in Prometheus' text format.
 //!
-//! Names follow Prometheus' conventions: base units, `_total` for what only grows. docs/metrics.md lists them.
+//! Names follow Prometheus' conventions: base units, `_total` for what only grows. docs/s3.md lists them.
 
 use std::{
     collections::BTreeMap,

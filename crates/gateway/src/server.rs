@@ -30,7 +30,7 @@ use crate::{
     front::Front,
     metrics::Metrics,
     sse::Channel,
-    waiters::{Waiter, Waiters},
+    waiters::{Leave, Waiter, Waiters},
     wire::Patient,
 };
 
@@ -125,7 +125,7 @@ async fn accept(
         connections.spawn(async move {
             tokio::select! {
                 () = serve(stream, channel, front, tls, Arc::clone(&seat), stopping) => {}
-                () = seat.leave.notified() => tracing::debug!("an idle connection made room"),
+                () = seat.leave.notified() => tracing::debug!("a connection that idled or was not read made room"),
             }
             drop((connected, place));
         });
@@ -246,6 +246,7 @@ async fn talk<S>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (front, work) = (Arc::clone(&front), seat.work());
         request.extensions_mut().insert(channel);
+        request.extensions_mut().insert(Leave(Arc::clone(&seat.leave)));
         async move { Ok::<_, Infallible>(front.answer(request).await?.map(|body| Answer { body, _work: work })) }
     });
     let connection = http1::Builder::new()

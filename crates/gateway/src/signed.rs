@@ -4,6 +4,7 @@
 //! hashes and chunks. Here: no other version; whatever could change a request's meaning is signed, or it is not
 //! there; presigned URLs are good for a week at most; one signature for a request.
 
+use aws_lc_rs::hmac;
 use http::{HeaderMap, Uri, header};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
@@ -11,6 +12,21 @@ use crate::error::refuse;
 
 /// The longest validity of a presigned URL, in seconds: 7 days.
 const LONGEST: u64 = 7 * 24 * 3600;
+
+/// The key by which version 4 signs, on this day for this region
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-authenticating-requests.html>).
+pub(crate) fn signing_key(secret: &str, date: &str, region: &str) -> hmac::Key {
+    let key = |bytes: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, bytes);
+    let first = key(format!("AWS4{secret}").as_bytes());
+    let parts = [date, region, "s3", "aws4_request"];
+    parts.iter().fold(first, |last, part| key(hmac::sign(&last, part.as_bytes()).as_ref()))
+}
+
+/// Whether a request's query has a signature; decoded, as `s3s` reads it.
+pub(crate) fn is_presigned(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    form_urlencoded::parse(query).any(|(name, _)| name == "X-Amz-Signature")
+}
 
 /// Checks the form of a request's signature, if it has one.
 pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {

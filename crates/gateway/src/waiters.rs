@@ -8,6 +8,10 @@ use std::{
 
 use tokio::sync::Notify;
 
+/// In the extensions of a request: ends the connection that it came on.
+#[derive(Clone, Debug)]
+pub(crate) struct Leave(pub(crate) Arc<Notify>);
+
 /// A line of those who wait. Who may be in it at once is up to who lets them in.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(Mutex<Line>);

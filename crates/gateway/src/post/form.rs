@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Most bytes of all that comes before the file, as in S3.
-const FIELDS: usize = 20_000;
+pub(crate) const FIELDS: usize = 20_000;
 /// How long all that comes before the file may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest boundary (RFC 2046, section 5.1.1).
@@ -42,11 +42,25 @@ impl Form {
     }
 }
 
-/// The boundary that a content type names, if it is that of a form.
-pub(crate) fn boundary(content_type: &str) -> Option<S3Result<String>> {
-    let (kind, rest) = content_type.split_at(content_type.find(';').unwrap_or(content_type.len()));
-    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+/// What begins so is a form, or refused.
+const FORM: &[u8] = b"multipart/form-data";
+
+/// The boundary that the content types of a request name, if one of them is that of a form, or looks like it: `s3s` reads
+/// some that are none (`multipart/form-data+x`, bytes that are not ASCII) as forms, whose file it holds in memory.
+pub(crate) fn boundary(content_types: &[&[u8]]) -> Option<S3Result<String>> {
+    let begins = |text: &[u8]| text.get(..FORM.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM));
+    if !content_types.iter().any(|text| begins(text.trim_ascii_start())) {
         return None;
+    }
+    let [only] = content_types else {
+        return Some(Err(malformed("it has more than one Content-Type")));
+    };
+    let Ok(text) = std::str::from_utf8(only) else {
+        return Some(Err(malformed("its Content-Type is not UTF-8")));
+    };
+    let (kind, rest) = text.split_at(text.find(';').unwrap_or(text.len()));
+    if !kind.trim().as_bytes().eq_ignore_ascii_case(FORM) {
+        return Some(Err(malformed("its Content-Type is another")));
     }
     let parameters = parameters(rest).unwrap_or_default();
     let boundary = parameters.into_iter().find(|(name, _)| name == "boundary").map(|(_, value)| value);
@@ -389,19 +403,30 @@ mod tests {
 
     #[test]
     fn boundaries_and_names() {
+        let boundary = |text: &str| boundary(&[text.as_bytes()]);
         let good = |text: &str| boundary(text).and_then(Result::ok);
         assert_eq!(good("multipart/form-data; boundary=abc").as_deref(), Some("abc"));
         assert_eq!(good("Multipart/Form-Data ;charset=x; Boundary=\"a b\"").as_deref(), Some("a b"));
         assert!(boundary("text/plain").is_none() && boundary("multipart/mixed; boundary=a").is_none());
-        for bad in
-            ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=\"a"]
-        {
+        for bad in [
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=\"a",
+            "multipart/form-data+x; boundary=b",
+            "Multipart/FORM-data-x; boundary=b",
+        ] {
             assert!(boundary(bad).is_some_and(|found| found.is_err()), "{bad}");
         }
         assert!(
             boundary(&format!("multipart/form-data; boundary={}", "b".repeat(71)))
                 .is_some_and(|b| b.is_err())
         );
+        let form = &b"multipart/form-data; boundary=b"[..];
+        let plain = &b"text/plain"[..];
+        assert!(super::boundary(&[plain, plain]).is_none());
+        for bad in [&[form, form][..], &[plain, form], &[b"multipart/form-data; boundary=b; a=\"\xe9\""]] {
+            assert!(super::boundary(bad).is_some_and(|found| found.is_err()), "{bad:?}");
+        }
         let name = |text: &str| disposition(&format!("Content-Disposition: {text}"));
         assert_eq!(name("form-data; name=\"a\\\"b\""), Some(("a\"b".to_owned(), None)));
         assert_eq!(name("attachment; name=\"a\""), None);

@@ -28,10 +28,11 @@ use crate::{
     hosts::Hosts,
     meter::Metered,
     s3::{Face, NewObject, Promised, Sums, Unkept, Written, headers, store, url_encode, user_meta},
+    signed::signing_key,
     sse::{self, Channel, Given},
 };
 
-pub(crate) use self::form::boundary;
+pub(crate) use self::form::{FIELDS, boundary};
 
 /// For how long a signature is good, however far the policy's expiration is.
 const LONGEST: Duration = Duration::days(7);
@@ -49,8 +50,11 @@ pub(crate) struct Posts {
 
 /// The boundary of the form that a request brings, if it brings one.
 pub(crate) fn boundary_of<B>(request: &Request<B>) -> Option<S3Result<String>> {
-    let kind = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
-    if request.method() == Method::POST { boundary(kind) } else { None }
+    if request.method() != Method::POST {
+        return None;
+    }
+    let kinds = request.headers().get_all(header::CONTENT_TYPE);
+    boundary(&kinds.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>())
 }
 
 impl Posts {
@@ -149,11 +153,7 @@ impl Posts {
         })?;
         let signature = HEXLOWER_PERMISSIVE.decode(field("x-amz-signature")?.as_bytes()).unwrap_or_default();
         let key = self.keys.get(id).await?;
-        let tag = |key: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, key);
-        let secret = format!("AWS4{}", key.secret.reveal());
-        let signing = [*date, *region, "s3", "aws4_request"]
-            .iter()
-            .fold(tag(secret.as_bytes()), |key, part| tag(hmac::sign(&key, part.as_bytes()).as_ref()));
+        let signing = signing_key(&key.secret.reveal(), date, region);
         // In constant time.
         if hmac::verify(&signing, policy.as_bytes(), &signature).is_err() {
             let why = "the form's signature is not that of its policy under this key";
@@ -211,6 +211,7 @@ impl Upload {
             customer_key: given.is_some(),
             lock: form.fields().any(|(name, _)| name.starts_with("x-amz-object-lock-")),
             redirect: form.get("x-amz-website-redirect-location").is_some(),
+            grants: form.fields().any(|(name, _)| name.starts_with("x-amz-grant-")),
         }
         .check()?;
         if form.get("tagging").is_some() {
@@ -341,7 +342,9 @@ fn escaped(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
-            char if char.is_control() => escaped.push_str(&format!("&#{};", u32::from(char))),
+            // As they are, a reader would make spaces of them.
+            '\t' | '\n' | '\r' => escaped.push_str(&format!("&#{};", u32::from(char))),
+            '\0'..' ' | '\u{fffe}' | '\u{ffff}' => {}
             char => escaped.push(char),
         }
     }
@@ -369,6 +372,6 @@ mod tests {
 
     #[test]
     fn text_is_escaped() {
-        assert_eq!(escaped("a<b>&\"\u{1}ü"), "a&lt;b&gt;&amp;&quot;&#1;ü");
+        assert_eq!(escaped("a<b>&\"\u{1}\t\u{fffe}ü"), "a&lt;b&gt;&amp;&quot;&#9;ü");
     }
 }

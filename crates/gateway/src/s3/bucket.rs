@@ -37,7 +37,7 @@ pub(super) async fn create_bucket(
     if input.object_lock_enabled_for_bucket == Some(true) {
         return Err(refuse(S3ErrorCode::NotImplemented, "object lock is not supported"));
     }
-    // A name that parses as an address can't be told from one in a host name, nor can some reserved prefixes.
+    // A name that parses as an address can't be told from one in a host name.
     if input.bucket.parse::<std::net::IpAddr>().is_ok() {
         return Err(refuse(S3ErrorCode::InvalidBucketName, "a bucket's name can't be an address"));
     }

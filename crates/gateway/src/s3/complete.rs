@@ -172,10 +172,8 @@ fn check_parts(
         let why = format!("the parts have {total} bytes together, not what x-amz-mp-object-size says");
         return Err(refuse(S3ErrorCode::InvalidRequest, why));
     }
-    if digests.composite {
-        return Ok(());
-    }
-    match given.given()? {
+    let whole = given.of_whole(digests.composite.then_some(parts.len()))?;
+    match whole.given()? {
         Some((algorithm, sum)) if digests.checksum != Some(sum) => {
             Err(refuse(S3ErrorCode::BadDigest, format!("the {} of the whole is another", algorithm.name())))
         }
@@ -211,6 +209,21 @@ mod tests {
             assert_eq!((whole.checksum, whole.parts), (expected, Some(2)));
             assert_eq!(whole.md5, Some(md5_of(&[md5_of(b"hello "), md5_of(b"world")].concat())));
             let composite = joined(&parts, Some(algorithm), true);
+            // As it is told, and without the number of parts.
+            let told = Sums::of(&composite);
+            let bare = told.of_whole(Some(2)).unwrap_or_default();
+            let check = |sums: &Sums, digests: &Digests| {
+                let parts = [part(1, &[1; LEAST as usize], algorithm), part(2, b"world", algorithm)];
+                check_parts(&parts, &[], sums, None, digests)
+                    .map_err(|error| error.code().as_str().to_owned())
+            };
+            assert_eq!((check(&told, &composite), check(&bare, &composite)), (Ok(()), Ok(())));
+            let other = Digests { checksum: Some(algorithm.of_all(b"other")), ..composite.clone() };
+            for wrong in [check(&told, &other), check(&bare, &other)] {
+                assert_eq!(wrong, Err("BadDigest".to_owned()));
+            }
+            let three = Sums::of(&Digests { parts: Some(3), ..composite.clone() });
+            assert_eq!(check(&three, &composite), Err("BadDigest".to_owned()));
             let of_sums = [algorithm.of_all(b"hello "), algorithm.of_all(b"world")];
             let of_sums: Vec<u8> = of_sums.iter().flat_map(|sum| bytes_of(sum).to_vec()).collect();
             assert_eq!(composite.checksum, Some(algorithm.of_all(&of_sums)));

@@ -1,17 +1,21 @@
 //! Copying objects: a new record for the same chunks, and no content moves; unless the copy is encrypted otherwise.
 
+use http::{HeaderMap, HeaderName, header};
 use pando_core::{
     customer::Lock,
     record::{Digests, Headers, UserMeta},
 };
-use pando_node::{CopyOptions, ObjectInfo, PutOptions, VersionId};
+use pando_node::{Condition, CopyOptions, Error, ObjectInfo, PutOptions, VersionId};
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
     Face, caller,
-    object::{NewObject, Promised, Unkept, Written, store},
+    object::{NewObject, Promised, Unkept, Written, grants, is_of_existing, nothing_to_match, store},
     read::Wanted,
-    shape::{ReadConditions, Sums, check_owner, etag_of, headers, tags_of_header, timestamp, user_meta},
+    shape::{
+        ReadConditions, Sums, check_owner, etag_of, headers, tags_of_header, timestamp, user_meta,
+        write_condition,
+    },
     version::{not_found, not_found_as_source, told, version_of},
 };
 use crate::{
@@ -42,7 +46,7 @@ pub(super) async fn copy_object(
     // The right to write to the target was checked with the path.
     caller(&request)?.check(from_bucket, pando_core::access::Right::Read)?;
     let (from_bucket, from_key) = (from_bucket.to_owned(), from_key.to_owned());
-    let S3Request { mut input, extensions, .. } = request;
+    let S3Request { mut input, headers: head, extensions, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
     check_owner(input.expected_source_bucket_owner.as_deref())?;
     let given = sse::given(said!(input), &extensions)?;
@@ -53,8 +57,10 @@ pub(super) async fn copy_object(
         customer_key: given.is_some(),
         lock: input.object_lock_mode.is_some() || input.object_lock_legal_hold_status.is_some(),
         redirect: input.website_redirect_location.is_some(),
+        grants: grants(&head),
     }
     .check()?;
+    let condition = condition_of(&head)?;
     let from = Wanted {
         bucket: &from_bucket,
         key: &from_key,
@@ -80,7 +86,7 @@ pub(super) async fn copy_object(
         let why = "a copy of an object onto itself must change its metadata, its tags or its encryption";
         return Err(refuse(S3ErrorCode::InvalidRequest, why));
     }
-    let to = (&*input.bucket, &*input.key);
+    let to = Target { bucket: &input.bucket, key: &input.key, condition };
     let copied = match recrypts {
         true => recrypt(face, &from, &found, to, said, given.as_ref()).await?,
         false => claim(face, &from, &found, to, said).await?,
@@ -107,6 +113,37 @@ pub(super) async fn copy_object(
     }))
 }
 
+/// What must hold of the target. `s3s` does not know these headers here.
+fn condition_of(head: &HeaderMap) -> S3Result<Condition> {
+    let parsed = |name: &HeaderName| {
+        let value = head.get(name).map(|value| ETagCondition::parse_http_header(value.as_bytes()));
+        let malformed = |_| refuse(S3ErrorCode::InvalidArgument, format!("{name} is malformed"));
+        value.transpose().map_err(malformed)
+    };
+    write_condition(parsed(&header::IF_MATCH)?.as_ref(), parsed(&header::IF_NONE_MATCH)?.as_ref())
+}
+
+/// Whether a directive says to replace, of a word that S3 knows.
+fn replaces(name: &str, directive: Option<&str>) -> S3Result<bool> {
+    match directive {
+        None | Some("COPY") => Ok(false),
+        Some("REPLACE") => Ok(true),
+        Some(other) => {
+            let why = format!("{name} is COPY or REPLACE, not {other:?}");
+            Err(refuse(S3ErrorCode::InvalidArgument, why))
+        }
+    }
+}
+
+/// What a copy is to be.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    bucket: &'a str,
+    key: &'a str,
+    /// What must hold of what is there.
+    condition: Condition,
+}
+
 /// What is said of a copy; where nothing is, the source's holds.
 struct Said {
     replace: Option<(UserMeta, Headers)>,
@@ -116,11 +153,10 @@ struct Said {
 impl Said {
     /// Takes it out of a request.
     fn of(input: &mut CopyObjectInput) -> S3Result<Self> {
-        let replaces = input.metadata_directive.as_ref().map(MetadataDirective::as_str)
-            == Some(MetadataDirective::REPLACE);
-        let replaces_tags =
-            input.tagging_directive.as_ref().map(TaggingDirective::as_str) == Some(TaggingDirective::REPLACE);
-        let replace = replaces.then(|| {
+        let of_metadata = input.metadata_directive.as_ref().map(MetadataDirective::as_str);
+        let of_tags = input.tagging_directive.as_ref().map(TaggingDirective::as_str);
+        let replaces_tags = replaces("x-amz-tagging-directive", of_tags)?;
+        let replace = replaces("x-amz-metadata-directive", of_metadata)?.then(|| {
             let headers = headers(
                 input.cache_control.take(),
                 input.content_disposition.take(),
@@ -156,7 +192,7 @@ async fn claim(
     face: &Face,
     from: &Wanted<'_>,
     found: &ObjectInfo,
-    to: (&str, &str),
+    to: Target<'_>,
     said: Said,
 ) -> S3Result<Copied> {
     let mut replace = said.replace;
@@ -167,12 +203,16 @@ async fn claim(
     let options = CopyOptions {
         source_version: from.version,
         source: Some(found.etag),
+        condition: to.condition,
         replace,
         tags: said.tags,
         ..CopyOptions::default()
     };
-    let copied = face.node.copy((from.bucket, from.key), to, options).await;
-    let (_, info) = copied.map_err(|error| not_found_as_source(not_found(error, from.version)))?;
+    let copied = face.node.copy((from.bucket, from.key), (to.bucket, to.key), options).await;
+    let (_, info) = copied.map_err(|error| match error {
+        Error::Precondition { current: None } if is_of_existing(to.condition) => nothing_to_match(),
+        error => not_found_as_source(not_found(error, from.version)),
+    })?;
     let (etag, modified) = (etag_of(&info), timestamp(info.modified));
     Ok(Copied { etag, version: info.version, modified, sums: Sums::of(&info.digests) })
 }
@@ -182,7 +222,7 @@ async fn recrypt(
     face: &Face,
     from: &Wanted<'_>,
     looked_at: &ObjectInfo,
-    to: (&str, &str),
+    to: Target<'_>,
     said: Said,
     given: Option<&Given>,
 ) -> S3Result<Copied> {
@@ -193,11 +233,11 @@ async fn recrypt(
     let ObjectInfo { mut meta, headers, tags, digests, size, .. } = found.info;
     Lock::leave(&mut meta);
     let (meta, headers) = said.replace.unwrap_or((meta, headers));
-    let deliver = |object| body::Outgoing::start(face, object, found.cipher);
+    let deliver = |object| body::Outgoing::start(face, object, found.cipher, None);
     let new = NewObject {
-        bucket: to.0,
-        key: to.1,
-        options: PutOptions { meta, headers, tags: said.tags.unwrap_or(tags), ..PutOptions::default() },
+        bucket: to.bucket,
+        key: to.key,
+        options: PutOptions { condition: to.condition, meta, headers, tags: said.tags.unwrap_or(tags) },
         promised: Promised::none().or_usual(algorithm_of(&digests)),
         body: object.map(deliver),
         length: Some(size),

@@ -83,12 +83,12 @@ impl Promised {
     }
 
     /// The checksum to compute.
-    pub(super) fn algorithm(&self) -> Algorithm {
+    pub(crate) fn algorithm(&self) -> Algorithm {
         self.checksum.as_ref().map_or(USUAL, |(algorithm, _)| *algorithm)
     }
 
     /// Fails if what came is not what was promised.
-    fn check(&self, found: &Digests) -> Result<(), BodyError> {
+    pub(crate) fn check(&self, found: &Digests) -> Result<(), BodyError> {
         if self.md5.is_some() && self.md5 != found.md5 {
             return Err(BodyError::Digest("Content-MD5"));
         }
@@ -162,10 +162,17 @@ pub(super) async fn take_body(
     Ok(Taken { reader, digests, known })
 }
 
-/// The length that a request declares.
-pub(super) fn length(declared: Option<i64>) -> S3Result<Option<u64>> {
+/// The length that a request declares: of what is framed (`aws-chunked`) and comes without Content-Length, the decoded
+/// one. `s3s` takes the end of such a body for its last chunk, so nothing else would tell that it ended early.
+pub(super) fn length(declared: Option<i64>, head: &http::HeaderMap) -> S3Result<Option<u64>> {
     let negative = |_| refuse(S3ErrorCode::InvalidArgument, "Content-Length can't be negative");
-    declared.map(u64::try_from).transpose().map_err(negative)
+    let declared = declared.map(u64::try_from).transpose().map_err(negative)?;
+    let Some(decoded) = head.get("x-amz-decoded-content-length").filter(|_| declared.is_none()) else {
+        return Ok(declared);
+    };
+    let decoded = decoded.to_str().ok().and_then(|text| text.parse().ok());
+    let malformed = || refuse(S3ErrorCode::InvalidArgument, "x-amz-decoded-content-length is not a length");
+    decoded.map(Some).ok_or_else(malformed)
 }
 
 /// Refuses what would be promised and not kept.
@@ -176,6 +183,12 @@ pub(crate) struct Unkept<'a> {
     pub(crate) customer_key: bool,
     pub(crate) lock: bool,
     pub(crate) redirect: bool,
+    pub(crate) grants: bool,
+}
+
+/// Whether a request grants somebody something (`x-amz-grant-…`).
+pub(super) fn grants(head: &http::HeaderMap) -> bool {
+    head.keys().any(|name| name.as_str().starts_with("x-amz-grant-"))
 }
 
 impl Unkept<'_> {
@@ -186,6 +199,9 @@ impl Unkept<'_> {
             Some(_) => {
                 return refused("objects have no access control lists: grant access keys rights on buckets");
             }
+        }
+        if self.grants {
+            return refused("objects have no grants (x-amz-grant-…): grant access keys rights on buckets");
         }
         if self.encryption.is_some_and(|how| how.as_str() != ServerSideEncryption::AES256) {
             return refused("every object is encrypted with AES-256 by keys of the network; there is no KMS");
@@ -230,6 +246,11 @@ pub(super) fn nothing_to_match() -> S3Error {
     refuse(S3ErrorCode::NoSuchKey, "If-Match: there is no such object")
 }
 
+/// Whether a condition asks for an object that is there.
+pub(super) fn is_of_existing(condition: Condition) -> bool {
+    matches!(condition, Condition::Exists | Condition::Match(_) | Condition::Md5(_))
+}
+
 /// Puts an object, whatever it came by.
 pub(crate) async fn store(face: &Face, new: NewObject<'_>) -> S3Result<Written> {
     let NewObject { bucket, key, mut options, promised, body, length, given } = new;
@@ -238,7 +259,7 @@ pub(crate) async fn store(face: &Face, new: NewObject<'_>) -> S3Result<Written> 
         sealing.lock.enter(&mut options.meta);
     }
     let Taken { reader, digests, known } = take_body(face, body, length, promised, sealing).await?;
-    let replaces = matches!(options.condition, Condition::Exists | Condition::Match(_) | Condition::Md5(_));
+    let replaces = is_of_existing(options.condition);
     let put = face.node.put_with(bucket, key, reader, options, digests).await;
     let stored = put.map_err(|error| match error {
         Error::Precondition { current: None } if replaces => nothing_to_match(),
@@ -262,6 +283,7 @@ pub(super) async fn put_object(
         customer_key: given.is_some(),
         lock: input.object_lock_mode.is_some() || input.object_lock_legal_hold_status.is_some(),
         redirect: input.website_redirect_location.is_some(),
+        grants: grants(&head),
     }
     .check()?;
     if input.write_offset_bytes.is_some() {
@@ -293,7 +315,7 @@ pub(super) async fn put_object(
         },
         promised: Promised::of(input.content_md5.as_deref(), &sums, wanted, &head, trailing_headers)?,
         body: input.body,
-        length: length(input.content_length)?,
+        length: length(input.content_length, &head)?,
         given: given.as_ref(),
     };
     let Written { etag, version, sums } = store(face, new).await?;

@@ -126,7 +126,7 @@ impl Copy<'_> {
             return Err(refuse(S3ErrorCode::InvalidRange, "x-amz-copy-source-range lies outside the source"));
         }
         let (length, version) = (found.length(), found.info.version);
-        let deliver = |object| body::Outgoing::start(face, object, found.cipher);
+        let deliver = |object| body::Outgoing::start(face, object, found.cipher, None);
         let body = (object.map(deliver), Some(length));
         let promised = Promised::none().or_usual(wanted_of(self.upload));
         let place = (self.to.0, self.to.1, &self.upload.id, self.number);

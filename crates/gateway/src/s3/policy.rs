@@ -1,10 +1,8 @@
 //! Bucket policies: those that let anyone read, list, or both are understood; others are refused, not ignored.
 
-use std::collections::BTreeMap;
-
 use pando_core::bucket::{MAX_PUBLIC, Settings};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{Face, acl, shape::check_owner};
 use crate::error::{of_node, refuse};
@@ -52,17 +50,40 @@ struct Statement {
     principal: Option<Principal>,
     action: Option<OneOrMore<String>>,
     resource: Option<OneOrMore<String>>,
-    condition: Option<IgnoredAny>,
-    not_principal: Option<IgnoredAny>,
-    not_action: Option<IgnoredAny>,
-    not_resource: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "is_there")]
+    condition: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    not_principal: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    not_action: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    not_resource: bool,
+}
+
+/// Something is there, be it `null`: what is not understood must not read as if nobody had said it.
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "a Principal: \"*\" or {\"AWS\": \"*\"}")]
 enum Principal {
     Word(String),
-    Of(BTreeMap<String, OneOrMore<String>>),
+    Of(Kinds),
+}
+
+/// Principals by kind. What is there twice is malformed, not the last of both.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct Kinds {
+    #[serde(rename = "AWS")]
+    aws: Option<OneOrMore<String>>,
+    #[serde(default, deserialize_with = "is_there")]
+    service: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    federated: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    canonical_user: bool,
 }
 
 impl Principal {
@@ -70,8 +91,8 @@ impl Principal {
         match self {
             Principal::Word(word) => word == "*",
             Principal::Of(kinds) => {
-                kinds.len() == 1
-                    && kinds.get("AWS").is_some_and(|named| matches!(named.all(), [one] if one == "*"))
+                !(kinds.service || kinds.federated || kinds.canonical_user)
+                    && kinds.aws.as_ref().is_some_and(|named| matches!(named.all(), [one] if one == "*"))
             }
         }
     }
@@ -140,10 +161,10 @@ fn granted_by(statement: &Statement, bucket: &str) -> S3Result<Granted> {
         other => return Err(malformed(format!("Effect is Allow or Deny, not {other:?}"))),
     }
     for (there, what) in [
-        (statement.condition.is_some(), "Condition"),
-        (statement.not_principal.is_some(), "NotPrincipal"),
-        (statement.not_action.is_some(), "NotAction"),
-        (statement.not_resource.is_some(), "NotResource"),
+        (statement.condition, "Condition"),
+        (statement.not_principal, "NotPrincipal"),
+        (statement.not_action, "NotAction"),
+        (statement.not_resource, "NotResource"),
     ] {
         if there {
             return Err(unsupported(what));
@@ -354,6 +375,14 @@ mod tests {
             ("arn:aws:s3:::b/*", "*", "MalformedPolicy"),
             ("\"Effect\"", "\"Effect\":\"Deny\",\"Effect\"", "MalformedPolicy"),
             ("\"Effect\"", "\"Condition\":{\"Bool\":{}},\"Effect\"", "NotImplemented"),
+            ("\"Effect\"", "\"Condition\":null,\"Effect\"", "NotImplemented"),
+            ("\"Effect\"", "\"NotPrincipal\":null,\"Effect\"", "NotImplemented"),
+            ("\"Effect\"", "\"NotAction\":null,\"Effect\"", "NotImplemented"),
+            ("\"Effect\"", "\"NotResource\":null,\"Effect\"", "NotImplemented"),
+            ("\"*\"", "null", "MalformedPolicy"),
+            ("\"*\"", "{\"AWS\":\"arn:aws:iam::1:root\",\"AWS\":\"*\"}", "MalformedPolicy"),
+            ("\"*\"", "{\"AWS\":\"*\",\"Service\":null}", "NotImplemented"),
+            ("\"*\"", "{\"AWS\":\"*\",\"Whoever\":\"*\"}", "MalformedPolicy"),
             ("\"Effect\"", "\"Whatever\":1,\"Effect\"", "MalformedPolicy"),
         ] {
             let bad = good.replacen(from, to, 1);

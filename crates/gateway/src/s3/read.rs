@@ -2,7 +2,7 @@
 
 use std::ops;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pando_node::{ByteRange, Object, ObjectInfo, VersionId};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
@@ -16,6 +16,7 @@ use crate::{
     body,
     error::{of_node, refuse},
     sse::{self, Cipher, Given, said},
+    waiters::Leave,
 };
 
 /// How often a read starts again because the object was replaced between two looks at it.
@@ -115,6 +116,28 @@ impl Wanted<'_> {
     }
 }
 
+impl<'a> Wanted<'a> {
+    /// Drops a range that can't be had if this is not what the client has a part of (`If-Range`); fails if it is. The
+    /// conditions count before both (RFC 9110, section 13.2.2).
+    async fn without_range(
+        self,
+        face: &Face,
+        headers: &HeaderMap,
+        conditions: &ReadConditions<'_>,
+        error: S3Error,
+    ) -> S3Result<Self> {
+        let whole = Wanted { range: None, ..self };
+        let info = whole.find(face).await?.info;
+        conditions.check(&info)?;
+        if goes_on(headers, &info) { Err(error) } else { Ok(whole) }
+    }
+}
+
+/// Whether a range lies outside of what there is.
+fn is_outside(error: &S3Error) -> bool {
+    *error.code() == S3ErrorCode::InvalidRange
+}
+
 pub(super) fn byte_range(range: Range) -> ByteRange {
     match range {
         Range::Int { first, last: Some(last) } => ByteRange::Inclusive(first, last),
@@ -164,23 +187,30 @@ pub(super) async fn get_object(
         part: input.part_number,
         given: given.as_ref(),
     };
-    let (mut found, mut object) = wanted.open(face).await?;
-    if wanted.range.is_some() && !goes_on(&headers, &found.info) {
-        wanted.range = None;
-        (found, object) = wanted.open(face).await?;
-    }
-    ReadConditions {
+    let conditions = ReadConditions {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),
         if_modified_since: input.if_modified_since.as_ref(),
         if_unmodified_since: input.if_unmodified_since.as_ref(),
+    };
+    let (mut found, mut object) = match wanted.open(face).await {
+        Err(error) if is_outside(&error) => {
+            wanted = wanted.without_range(face, &headers, &conditions, error).await?;
+            wanted.open(face).await?
+        }
+        opened => opened?,
+    };
+    if wanted.range.is_some() && !goes_on(&headers, &found.info) {
+        wanted.range = None;
+        (found, object) = wanted.open(face).await?;
     }
-    .check(&found.info)?;
+    conditions.check(&found.info)?;
     let (length, content_range) = (found.length(), found.content_range());
     let sums = sums_for(input.checksum_mode.is_some(), &found);
     let Found { info, cipher, .. } = found;
     let (sse_customer_algorithm, sse_customer_key_md5) = sse::echo(given.as_ref());
-    let deliver = |object| body::Outgoing::start(face, object, cipher);
+    let leave = extensions.get::<Leave>().cloned();
+    let deliver = |object| body::Outgoing::start(face, object, cipher, leave);
     Ok(S3Response::new(GetObjectOutput {
         accept_ranges: Some("bytes".to_owned()),
         content_range,
@@ -222,10 +252,10 @@ pub(super) async fn head_object(
     face: &Face,
     request: S3Request<HeadObjectInput>,
 ) -> S3Result<S3Response<HeadObjectOutput>> {
-    let S3Request { input, extensions, .. } = request;
+    let S3Request { input, extensions, headers, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
     let given = sse::given(said!(input), &extensions)?;
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         bucket: &input.bucket,
         key: &input.key,
         version: version_of(input.version_id.as_deref())?,
@@ -233,14 +263,23 @@ pub(super) async fn head_object(
         part: input.part_number,
         given: given.as_ref(),
     };
-    let found = wanted.find(face).await?;
-    ReadConditions {
+    let conditions = ReadConditions {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),
         if_modified_since: input.if_modified_since.as_ref(),
         if_unmodified_since: input.if_unmodified_since.as_ref(),
+    };
+    let mut found = match wanted.find(face).await {
+        Err(error) if is_outside(&error) => {
+            wanted = wanted.without_range(face, &headers, &conditions, error).await?;
+            wanted.find(face).await?
+        }
+        found => found?,
+    };
+    if wanted.range.is_some() && !goes_on(&headers, &found.info) {
+        found.range = None;
     }
-    .check(&found.info)?;
+    conditions.check(&found.info)?;
     let (length, content_range) = (found.length(), found.content_range());
     let sums = sums_for(input.checksum_mode.is_some(), &found);
     let info = found.info;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt as _};
 use pando_node::{Condition, Error, Removed};
-use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
     Face,
@@ -39,6 +39,11 @@ async fn remove(
     })
 }
 
+fn odd_condition() -> S3Error {
+    let why = "a removal takes If-Match with an ETag; size and time tell versions apart badly";
+    refuse(S3ErrorCode::NotImplemented, why)
+}
+
 pub(super) async fn delete_object(
     face: &Face,
     request: S3Request<DeleteObjectInput>,
@@ -46,8 +51,7 @@ pub(super) async fn delete_object(
     let input = request.input;
     check_owner(input.expected_bucket_owner.as_deref())?;
     if input.if_match_size.is_some() || input.if_match_last_modified_time.is_some() {
-        let why = "a removal takes If-Match with an ETag; size and time tell versions apart badly";
-        return Err(refuse(S3ErrorCode::NotImplemented, why));
+        return Err(odd_condition());
     }
     let (version, if_match) = (input.version_id.as_deref(), input.if_match.as_ref());
     let removed = remove(face, &input.bucket, &input.key, version, if_match).await?;
@@ -83,7 +87,11 @@ pub(super) async fn delete_objects(
         for (index, object) in objects {
             let if_match = object.e_tag.clone().map(ETagCondition::ETag);
             let version = object.version_id.as_deref();
-            outcomes.push((index, remove(face, bucket, &key, version, if_match.as_ref()).await, object));
+            let outcome = match object.size.is_some() || object.last_modified_time.is_some() {
+                true => Err(odd_condition()),
+                false => remove(face, bucket, &key, version, if_match.as_ref()).await,
+            };
+            outcomes.push((index, outcome, object));
         }
         outcomes
     });

@@ -194,6 +194,30 @@ impl Sums {
         sums
     }
 
+    /// What a client gave for the whole of a composite upload of so many parts, without the `-N` that may stand behind it;
+    /// for another one (`None`), just what it gave.
+    pub(super) fn of_whole(&self, parts: Option<usize>) -> S3Result<Self> {
+        let bare = |text: &Option<String>| match (text.as_deref(), parts) {
+            (Some(text), Some(parts)) => match text.split_once('-') {
+                Some((_, count)) if count != parts.to_string() => {
+                    let why = format!("the checksum of the whole is of another number of parts than {parts}");
+                    Err(refuse(S3ErrorCode::BadDigest, why))
+                }
+                Some((sum, _)) => Ok(Some(sum.to_owned())),
+                None => Ok(Some(text.to_owned())),
+            },
+            _ => Ok(text.clone()),
+        };
+        Ok(Self {
+            crc32: bare(&self.crc32)?,
+            crc32c: bare(&self.crc32c)?,
+            crc64nvme: bare(&self.crc64nvme)?,
+            sha1: bare(&self.sha1)?,
+            sha256: bare(&self.sha256)?,
+            kind: None,
+        })
+    }
+
     /// The one that a client gave, if it gave one.
     pub(super) fn given(&self) -> S3Result<Option<(Algorithm, Checksum)>> {
         let all = [

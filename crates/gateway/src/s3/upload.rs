@@ -6,7 +6,7 @@ use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, dto::*};
 
 use super::{
     Face,
-    object::{Promised, Taken, Unkept, algorithm_of, length, take_body},
+    object::{Promised, Taken, Unkept, algorithm_of, grants, length, take_body},
     shape::{Sums, check_owner, etag, headers, tags_of_header, user_meta},
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) async fn create_multipart_upload(
     face: &Face,
     request: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-    let S3Request { input, extensions, .. } = request;
+    let S3Request { input, headers: head, extensions, .. } = request;
     check_owner(input.expected_bucket_owner.as_deref())?;
     let given = sse::given(said!(input), &extensions)?;
     Unkept {
@@ -39,6 +39,7 @@ pub(super) async fn create_multipart_upload(
         customer_key: given.is_some(),
         lock: input.object_lock_mode.is_some() || input.object_lock_legal_hold_status.is_some(),
         redirect: input.website_redirect_location.is_some(),
+        grants: grants(&head),
     }
     .check()?;
     let algorithm = input.checksum_algorithm.as_ref().map(|name| algorithm_of(name.as_str())).transpose()?;
@@ -145,7 +146,7 @@ pub(super) async fn upload_part(
         return Err(refuse(S3ErrorCode::InvalidRequest, why));
     }
     let place = (&*input.bucket, &*input.key, &id, number);
-    let body = (input.body, length(input.content_length)?);
+    let body = (input.body, length(input.content_length, &head)?);
     let PutPart { etag, sums } = store_part(face, place, body, promised, given.as_ref()).await?;
     let (sse_customer_algorithm, sse_customer_key_md5) = sse::echo(given.as_ref());
     Ok(S3Response::new(UploadPartOutput {

@@ -141,3 +141,23 @@ async fn trailers_are_checked_before_the_commit() {
     let got = client.send(call("GET", "/default/a")).await.ok();
     assert_eq!((got.text().as_str(), got.header("content-encoding")), ("hello", ""));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_end_early_change_nothing() {
+    let site = Site::new().await;
+    let client = &site.client;
+    let id = client.send(call("POST", "/default/part").query("uploads", "")).await.ok().element("UploadId");
+    let part = call("PUT", "/default/part").query("partNumber", "1").query("uploadId", &id);
+    for put in [call("PUT", "/default/a"), part] {
+        let put = put.header("x-amz-decoded-content-length", "10");
+        // The framing of the request is whole, that of its content is not.
+        for cut in [&["hello"][..], &["hello", ""]] {
+            let refused = client.send(put.clone().chunks(cut)).await;
+            assert_eq!(refused.outcome(), (400, "IncompleteBody".into()), "{cut:?}");
+        }
+        client.send(put.chunks(&["hello", "world", ""])).await.ok();
+    }
+    assert_eq!(client.send(call("GET", "/default/a")).await.ok().text(), "helloworld");
+    let odd = call("PUT", "/default/a").header("x-amz-decoded-content-length", "10x").chunks(&["a", ""]);
+    assert_eq!(client.send(odd).await.outcome(), (400, "InvalidArgument".into()));
+}

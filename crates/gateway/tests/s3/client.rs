@@ -87,6 +87,7 @@ pub(crate) struct Call {
     body: Vec<u8>,
     declared_hash: Option<String>,
     respelled: Option<(&'static str, &'static str)>,
+    chunks: Option<Vec<Vec<u8>>>,
 }
 
 /// An answer.
@@ -161,6 +162,12 @@ impl Call {
         self
     }
 
+    /// Sends a body in chunks that are signed one by one, and without its length. An empty one is the last.
+    pub(crate) fn chunks(mut self, chunks: &[&str]) -> Self {
+        self.chunks = Some(chunks.iter().map(|chunk| chunk.as_bytes().to_vec()).collect());
+        self.unsigned("transfer-encoding", "chunked").hash("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+    }
+
     /// Says this in x-amz-content-sha256, whatever the body.
     pub(crate) fn hash(mut self, declared: &str) -> Self {
         self.declared_hash = Some(declared.to_owned());
@@ -179,6 +186,7 @@ pub(crate) fn call(method: &'static str, path: &str) -> Call {
         body: Vec::new(),
         declared_hash: None,
         respelled: None,
+        chunks: None,
     }
 }
 
@@ -253,7 +261,26 @@ impl Client {
         let authorization =
             format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders={names}, Signature={signature}");
         call.unsigned.insert("authorization".to_owned(), authorization);
+        if let Some(chunks) = call.chunks.take() {
+            call.body = self.framed(&stamp, signature, &chunks);
+        }
         self.send_as_is(call).await
+    }
+
+    /// Chunks of `aws-chunked`, each signed with the signature before it, in one chunk of HTTP.
+    fn framed(&self, stamp: &str, seed: String, chunks: &[Vec<u8>]) -> Vec<u8> {
+        let (mut previous, mut framed, date) = (seed, Vec::new(), &stamp[..8]);
+        for chunk in chunks {
+            let text = format!(
+                "AWS4-HMAC-SHA256-PAYLOAD\n{stamp}\n{date}/us-east-1/s3/aws4_request\n{previous}\n{}\n{}",
+                sha256(b""),
+                sha256(chunk)
+            );
+            previous = self.sign_text(date, &text);
+            framed.extend(format!("{:x};chunk-signature={previous}\r\n", chunk.len()).into_bytes());
+            framed.extend([chunk, &b"\r\n"[..]].concat());
+        }
+        [format!("{:x}\r\n", framed.len()).as_bytes(), &framed, b"\r\n0\r\n\r\n"].concat()
     }
 
     /// A URL's path and query that anyone may use for a while.
@@ -282,7 +309,9 @@ impl Client {
         let mut all = call.headers.clone();
         all.entry("host".to_owned()).or_insert_with(|| self.address.to_string());
         all.extend(call.unsigned.clone());
-        all.entry("content-length".to_owned()).or_insert_with(|| call.body.len().to_string());
+        if !all.contains_key("transfer-encoding") {
+            all.entry("content-length".to_owned()).or_insert_with(|| call.body.len().to_string());
+        }
         let mut query = Self::query_text(&call.query);
         if let Some((from, to)) = call.respelled {
             assert!(query.contains(from), "{query} has no {from}");

@@ -62,6 +62,24 @@ async fn ranges() {
     }
     let outside = client.send(call("GET", "/default/a").header("range", "bytes=10-")).await;
     assert_eq!(outside.outcome(), (416, "InvalidRange".into()));
+    // Conditions, and whether the client goes on with what it has, come before that.
+    let etag = client.send(call("HEAD", "/default/a")).await.ok().header("etag").to_owned();
+    for (range, name, value, status, length) in [
+        ("bytes=10-", "if-none-match", &*etag, 304, ""),
+        ("bytes=10-", "if-match", "\"00\"", 412, ""),
+        ("bytes=10-", "if-range", &etag, 416, ""),
+        ("bytes=10-", "if-range", "\"00\"", 200, "10"),
+        ("bytes=2-4", "if-range", &etag, 206, "3"),
+        ("bytes=2-4", "if-range", "\"00\"", 200, "10"),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let asked = call(method, "/default/a").header("range", range).header(name, value);
+            let answer = client.send(asked).await;
+            assert_eq!(answer.status, status, "{method} {range} {name}: {value}");
+            let told = if length.is_empty() { "" } else { answer.header("content-length") };
+            assert_eq!(told, length, "{method} {range} {name}: {value}");
+        }
+    }
     assert_eq!(
         client.send(call("GET", "/default/a").query("partNumber", "1")).await.ok().text(),
         "0123456789"
@@ -236,10 +254,53 @@ async fn copies() {
     assert_eq!(client.send(condition).await.outcome(), failed);
     let condition = copy("/default/c").header("x-amz-copy-source-if-none-match", MD5_OF_HELLO);
     assert_eq!(client.send(condition).await.outcome(), failed);
+    for (name, value) in [("x-amz-metadata-directive", "replace"), ("x-amz-tagging-directive", "NONE")] {
+        let odd = client.send(copy("/default/c").header(name, value)).await;
+        assert_eq!(odd.outcome(), (400, "InvalidArgument".into()), "{name}: {value}");
+    }
+    assert_eq!(client.send(call("HEAD", "/default/c")).await.status, 404, "nothing was copied");
     let missing = call("PUT", "/default/c").header("x-amz-copy-source", "/default/none");
     assert_eq!(client.send(missing).await.outcome(), (404, "NoSuchKey".into()));
     let nowhere = call("PUT", "/nowhere/c").header("x-amz-copy-source", "/default/a");
     assert_eq!(client.send(nowhere).await.outcome(), (404, "NoSuchBucket".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_of_copies_on_what_is_there() {
+    let site = Site::new().await;
+    let client = &site.client;
+    client.send(call("PUT", "/default/a").body("hello")).await.ok();
+    client.send(call("PUT", "/default/there").body("other")).await.ok();
+    let copy = |to: &str| call("PUT", to).header("x-amz-copy-source", "/default/a");
+    // With a key of its client, the copy is read and put.
+    let locked = |to: &str| {
+        let copy = copy(to).header("x-amz-server-side-encryption-customer-algorithm", "AES256");
+        copy.header("x-amz-server-side-encryption-customer-key", &data_encoding::BASE64.encode(&[1; 32]))
+            .header("x-amz-server-side-encryption-customer-key-md5", "4Funlf7OsLF0HL+vKU+fkg==")
+    };
+    for copy in [&copy as &dyn Fn(&str) -> crate::client::Call, &locked] {
+        for (to, name, value, outcome) in [
+            ("/default/there", "if-none-match", "*", (412, "PreconditionFailed")),
+            ("/default/there", "if-match", "\"00\"", (412, "PreconditionFailed")),
+            ("/default/none", "if-match", MD5_OF_HELLO, (404, "NoSuchKey")),
+            ("/default/none", "if-none-match", MD5_OF_HELLO, (501, "NotImplemented")),
+            ("/default/none", "if-match", "\"odd", (400, "InvalidArgument")),
+        ] {
+            let refused = client.send(copy(to).header(name, value)).await;
+            assert_eq!(refused.outcome(), (outcome.0, outcome.1.to_owned()), "{to} {name}: {value}");
+        }
+    }
+    assert_eq!(client.send(call("GET", "/default/there")).await.ok().text(), "other");
+    assert_eq!(client.send(call("HEAD", "/default/none")).await.status, 404);
+    client.send(copy("/default/new").header("if-none-match", "*")).await.ok();
+    client
+        .send(
+            copy("/default/new")
+                .header("if-match", MD5_OF_HELLO)
+                .header("x-amz-metadata-directive", "REPLACE"),
+        )
+        .await
+        .ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,6 +355,31 @@ async fn many_are_removed_at_once() {
         (refused.element("Code").as_str(), refused.elements("Key")),
         ("PreconditionFailed", vec!["c".to_owned()])
     );
+    // What was promised of the body counts before anything is removed, and so does what can't be looked at.
+    let body = format!("<Delete>{}</Delete>", object("c"));
+    let unsigned = call("POST", "/default").query("delete", "").body(body).hash("UNSIGNED-PAYLOAD");
+    for (name, value, outcome) in [
+        ("content-md5", "XUFAKrxLKna5cZ2REBfFkg==", "BadDigest"),
+        ("content-md5", "short", "InvalidDigest"),
+        ("x-amz-checksum-crc32", "NhCmhg==", "BadDigest"),
+        ("x-amz-checksum-crc64nvme", "M3eFcAZSQlc=", "BadDigest"),
+        ("x-amz-checksum-sha256", "AA==", "InvalidRequest"),
+    ] {
+        let refused = client.send(unsigned.clone().header(name, value)).await;
+        assert_eq!(refused.outcome(), (400, outcome.to_owned()), "{name}: {value}");
+    }
+    let framed = call("POST", "/default").query("delete", "").header("x-amz-decoded-content-length", "8");
+    let framed = framed.header("content-md5", "XUFAKrxLKna5cZ2REBfFkg==").chunks(&["<Delete>", ""]);
+    assert_eq!(client.send(framed).await.outcome(), (501, "NotImplemented".into()));
+    let none = call("POST", "/default")
+        .query("delete", "")
+        .body("<Delete><Object><Key>none</Key></Object></Delete>");
+    client.send(none.hash("UNSIGNED-PAYLOAD").header("content-md5", "EpvYphShtu0A5NGVEQm6CQ==")).await.ok();
+    for more in ["<Size>6</Size>", "<LastModifiedTime>Mon, 01 Jan 2001 00:00:00 GMT</LastModifiedTime>"] {
+        let object = format!("<Object><Key>c</Key>{more}</Object>");
+        let refused = client.send(delete(object, "")).await.ok();
+        assert_eq!(refused.element("Code"), "NotImplemented", "{more}");
+    }
     let list = client.send(call("GET", "/default")).await.ok();
     assert_eq!(list.elements("Key"), ["c"]);
     let thousand_and_one: String = (0..1001).map(|number| object(&number.to_string())).collect();
@@ -309,7 +395,14 @@ async fn what_would_not_be_kept_is_refused() {
         ("x-amz-server-side-encryption", "aws:kms"),
         ("x-amz-object-lock-legal-hold", "ON"),
         ("x-amz-website-redirect-location", "/b"),
+        ("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\""),
+        ("x-amz-grant-full-control", "id=\"somebody\""),
+        ("x-amz-grant-write-acp", "id=\"somebody\""),
     ] {
+        let begin = call("POST", "/default/a").query("uploads", "").header(name, value);
+        assert_eq!(site.client.send(begin).await.outcome(), (501, "NotImplemented".into()), "{name}");
+        let copy = call("PUT", "/default/a").header("x-amz-copy-source", "/default/a").header(name, value);
+        assert_eq!(site.client.send(copy).await.outcome(), (501, "NotImplemented".into()), "{name}");
         let put = site.client.send(call("PUT", "/default/a").body("x").header(name, value)).await;
         assert_eq!(put.outcome(), (501, "NotImplemented".into()), "{name}");
     }

@@ -162,6 +162,34 @@ async fn readers_that_stop_hold_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_too_many_who_stop_reading_the_first_are_dropped() {
+    let site = Site::new().await;
+    site.client.send(call("PUT", "/default/film").body(vec![1; 6 << 20])).await.ok();
+    let url = site.client.presign(&call("GET", "/default/film"), "600");
+    let mut stopped = Vec::new();
+    for _ in 0..140 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(site.client.address).await.unwrap();
+        stream.write_all(site.client.head_of(&url).0.as_bytes()).await.unwrap();
+        stream.readable().await.unwrap();
+        stopped.push(stream);
+    }
+    // Theirs are closed, not only told that nothing more comes. The one that asks is open, too.
+    let open = async || {
+        let page = site.client.send_as_is(call("GET", "/metrics")).await.ok().text();
+        let line = page.lines().find_map(|line| line.strip_prefix("pando_http_connections "));
+        line.and_then(|count| count.parse::<f64>().ok()).unwrap()
+    };
+    tokio::time::timeout(Duration::from_secs(30), async { while open().await > 129.0 {} })
+        .await
+        .expect("128 may stop reading");
+    let mut bytes = Vec::new();
+    let _ = stopped[0].read_to_end(&mut bytes).await;
+    assert!(bytes.len() < 6 << 20, "the first is cut off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heads_have_room_for_all_that_s3_lets_one_say() {
     let site = Site::new().await;
     let meta = "m".repeat(2000);

@@ -193,9 +193,12 @@ async fn what_the_policy_does_not_allow_is_refused() {
         let answer = form.send().await;
         assert_eq!(answer.outcome(), (400, code.to_owned()), "{}", answer.text());
     }
-    for (name, value) in
-        [("acl", "public-read"), ("x-amz-website-redirect-location", "/b"), ("tagging", "<x/>")]
-    {
+    for (name, value) in [
+        ("acl", "public-read"),
+        ("x-amz-grant-read", "id=x"),
+        ("x-amz-website-redirect-location", "/b"),
+        ("tagging", "<x/>"),
+    ] {
         assert_eq!(
             form().field(name, value).send().await.outcome(),
             (501, "NotImplemented".into()),
@@ -253,6 +256,17 @@ async fn who_did_not_sign_is_refused() {
     assert_eq!(client.send_as_is(unsigned(&version_2)).await.outcome(), (400, "InvalidRequest".into()));
     let no_boundary = call("POST", "/default").unsigned("content-type", "multipart/form-data").body("x");
     assert_eq!(client.send_as_is(no_boundary).await.outcome(), (400, "MalformedPOSTRequest".into()));
+    // To `s3s` these are forms, whose files it would hold in memory.
+    for (kind, code, why) in [
+        ("multipart/form-data+x; boundary=b", "MalformedPOSTRequest", "Content-Type is another"),
+        ("Multipart/Form-Data+x; boundary=b", "MalformedPOSTRequest", "Content-Type is another"),
+        ("multipart/form-data; boundary=b; a=\"é\"", "AccessDenied", "a form needs a policy"),
+    ] {
+        let body = "--b\r\nContent-Disposition: form-data; name=file\r\n\r\nhello\r\n--b--\r\n";
+        let refused = client.send_as_is(call("POST", "/any").unsigned("content-type", kind).body(body)).await;
+        assert_eq!(refused.element("Code"), code, "{kind}");
+        assert!(refused.text().contains(why), "{kind}: {}", refused.text());
+    }
     let doubly = form(client).call().unsigned(
         "authorization",
         "AWS4-HMAC-SHA256 Credential=a/20260101/b/s3/aws4_request, SignedHeaders=host, Signature=0",
