@@ -120,7 +120,7 @@ pub(crate) mod tests {
         Node::start(config).await.unwrap()
     }
 
-    async fn keep_versions(node: &Node, versioning: Versioning) {
+    pub(crate) async fn keep_versions(node: &Node, versioning: Versioning) {
         let change = |settings: &mut pando_core::bucket::Settings| {
             settings.versioning = versioning;
             Ok(())
