@@ -177,8 +177,6 @@ pub struct CopyOptions {
     pub replace: Option<(UserMeta, Headers)>,
     /// The copy's tags; `None`: the source's.
     pub tags: Option<Vec<(String, String)>>,
-    /// Whether the copy has the source's time.
-    pub keep_time: bool,
 }
 
 /// How an upload in parts begins.

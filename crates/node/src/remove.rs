@@ -106,7 +106,7 @@ impl Inner {
         }
         let terms = Terms { condition, versioning, by: None };
         let marker = Record::marker(sys::now_ms());
-        let made = self.commit(&name, WriteId(sys::random()), &marker, terms).await?;
+        let made = self.commit(&name, WriteId(sys::random()), &marker, terms).await?.stored;
         let version = made.version.or(Some(VersionId::Null));
         Ok(Removed { version, marker: true })
     }
