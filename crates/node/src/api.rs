@@ -100,6 +100,40 @@ impl FromStr for VersionId {
     }
 }
 
+/// A version at which a page of versions ends. Its text is the version's, and, after a dot, its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionMark {
+    /// Which version of the key.
+    pub version: VersionId,
+    /// Its place among them (see [`pando_core::mark::Mark`]), if it is known: by that the next page goes on below it,
+    /// also if it is gone by then.
+    pub place: Option<u64>,
+}
+
+impl From<VersionId> for VersionMark {
+    fn from(version: VersionId) -> Self {
+        Self { version, place: None }
+    }
+}
+
+impl fmt::Display for VersionMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.version.fmt(f)?;
+        self.place.map_or(Ok(()), |place| write!(f, ".{place}"))
+    }
+}
+
+impl FromStr for VersionMark {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        match text.split_once('.').and_then(|(version, place)| Some((version, place.parse().ok()?))) {
+            Some((version, place)) => Ok(Self { version: version.parse()?, place: Some(place) }),
+            None => text.parse().map(VersionId::into),
+        }
+    }
+}
+
 /// How to put.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
@@ -143,8 +177,6 @@ pub struct CopyOptions {
     pub replace: Option<(UserMeta, Headers)>,
     /// The copy's tags; `None`: the source's.
     pub tags: Option<Vec<(String, String)>>,
-    /// Whether the copy has the source's time.
-    pub keep_time: bool,
 }
 
 /// How an upload in parts begins.
@@ -340,8 +372,8 @@ pub struct VersionsQuery {
     /// Roll up what follows the prefix up to this, as folders ("/").
     pub delimiter: Option<String>,
     /// The `next` of the page before: what follows this key or common prefix, or this version of the key. If that
-    /// version was removed since, all that is left of the key is listed (again).
-    pub after: Option<(String, Option<VersionId>)>,
+    /// version was removed since, and its place is not given, all that is left of the key is listed (again).
+    pub after: Option<(String, Option<VersionMark>)>,
     /// Most entries of the page; 0 means as many as a page may have.
     pub limit: usize,
 }
@@ -353,8 +385,8 @@ pub struct VersionPage {
     pub entries: Vec<VersionEntry>,
     /// Common prefixes, in order, if a delimiter was given.
     pub prefixes: Vec<String>,
-    /// Where the next page starts, if there is one.
-    pub next: Option<(String, Option<VersionId>)>,
+    /// Where the next page starts, if there is one. It goes on there whatever is removed meanwhile.
+    pub next: Option<(String, Option<VersionMark>)>,
 }
 
 /// One version in a listing.

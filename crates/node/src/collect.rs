@@ -13,7 +13,8 @@
 //! Where versions are kept, one that is not current is needed if it has a register of its own. It had that before it
 //! was replaced: so whoever first sees it replaced, and then finds no such register, knows that it was not to be kept,
 //! or was removed for good. Another trap here: a version whose register is a tombstone may just be made current again,
-//! by who saw it before; so it is given up only when all that began before is over.
+//! by who saw it before; so it is given up only when all that began before is over, and then made impossible, too: what
+//! a minority accepted does not end with who proposed it.
 //!
 //! That holds only for what was proposed before. Whoever uploads does not propose it (again) once the grace time
 //! could be over: see `Upload::commit` in `put.rs`.
@@ -32,7 +33,7 @@ use pando_core::{
 };
 
 use crate::{
-    error::Error,
+    error::{Error, Why},
     inner::{Inner, PATIENCE, object_of},
     register::{How, Outcome},
     sys::{self, Instant},
@@ -115,48 +116,53 @@ enum Need {
 
 /// Whether a version is, or could still become, what its register holds, or is kept beside it.
 async fn need_of(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) -> Result<Need, Error> {
-    let standing = match stands(inner, version, name).await? {
+    let standing = stands(inner, version, name).await?;
+    match standing {
         Standing::Lives => return Ok(Need::Some),
-        Standing::Condemned => return Ok(inner.condemned.see(version, Instant::now())),
         Standing::Replaced => return Ok(Need::None),
-        Standing::NoTrace => settle(inner, version, name).await?,
-    };
-    if standing {
+        Standing::NoTrace => {}
+        Standing::Condemned => match inner.condemned.see(version, Instant::now()) {
+            // Whoever was about to make it current has ended, but may have been heard by a minority.
+            Need::None => {}
+            need => return Ok(need),
+        },
+    }
+    if settle(inner, version, name).await? {
         return Ok(Need::Some);
     }
     // It may have been archived and replaced before it was made impossible.
-    Ok(match beside(inner, version, name).await? {
-        Beside::Lives => Need::Some,
-        Beside::Condemned => inner.condemned.see(version, Instant::now()),
-        Beside::Nothing => Need::None,
+    Ok(match (own(inner, version, name).await?, standing) {
+        (Own::Lives, _) => Need::Some,
+        (Own::Condemned, Standing::NoTrace) => inner.condemned.see(version, Instant::now()),
+        (Own::Condemned | Own::Null | Own::Nothing, _) => Need::None,
     })
 }
 
-/// Makes a version that left no trace impossible. Whether it turned out to be current.
+/// Makes a version impossible that is not current, as far as its register shows. Whether it turned out to be current, or
+/// the null version that is kept. If it is named as that and gone, it is not any more.
 async fn settle(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) -> Result<bool, Error> {
-    enum Not {
-        Written(Option<bool>),
-        Error(Error),
-    }
     let id = WriteId(sys::random());
     let settled = inner
-        .change_as(name, id, How { rewrite: true, ..How::default() }, |found| {
-            match standing(version, found) {
-                // Never written at all: there is nothing to write again but a tombstone.
-                Ok(None) if found.is_none() => Ok(State::Absent),
-                Ok(standing) => Err(Not::Written(standing)),
-                Err(error) => Err(Not::Error(error)),
-            }
+        .change_as(name, id, How { rewrite: true, ..How::default() }, |found| match trace(version, found)? {
+            // Never written at all: there is nothing to write again but a tombstone.
+            Trace::None if found.is_none() => Ok(State::Absent),
+            trace => Err(Why::Refused(trace)),
         })
         .await?;
     match settled {
         Outcome::Written(_) => Ok(false),
-        Outcome::Declined(Not::Written(standing), _) => Ok(standing.unwrap_or(false)),
-        Outcome::Declined(Not::Error(error), _) => Err(error),
+        Outcome::Declined(Why::Refused(Trace::Current), _) => Ok(true),
+        Outcome::Declined(Why::Refused(Trace::Named), _) => match own(inner, version, name).await? {
+            Own::Lives | Own::Null => Ok(true),
+            Own::Condemned | Own::Nothing => Ok(!inner.renew(name, version, true).await?),
+        },
+        Outcome::Declined(Why::Refused(Trace::Replaced | Trace::None), _) => Ok(false),
+        Outcome::Declined(Why::Error(error), _) => Err(error),
     }
 }
 
 /// What becomes of a version, as far as it can be told without writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It is current, or kept beside what is.
     Lives,
@@ -175,46 +181,60 @@ pub(crate) async fn stands(
     name: &RegisterName,
 ) -> Result<Standing, Error> {
     let found = inner.read(name).await?;
-    let standing = standing(version, found.as_ref().map(|accepted| &accepted.value))?;
-    if standing == Some(true) {
+    let trace = trace(version, found.as_ref().map(|accepted| &accepted.value))?;
+    if trace == Trace::Current {
         return Ok(Standing::Lives);
     }
-    Ok(match (beside(inner, version, name).await?, standing) {
-        (Beside::Lives, _) => Standing::Lives,
-        (Beside::Condemned, _) => Standing::Condemned,
-        (Beside::Nothing, Some(_)) => Standing::Replaced,
-        (Beside::Nothing, None) => Standing::NoTrace,
+    Ok(match (own(inner, version, name).await?, trace) {
+        (Own::Lives, _) | (Own::Null, Trace::Named) => Standing::Lives,
+        (Own::Condemned, _) => Standing::Condemned,
+        // It had a register of its own when it was named, so it was removed for good since.
+        (Own::Nothing, Trace::Named) => Standing::Condemned,
+        (Own::Nothing | Own::Null, Trace::None) => Standing::NoTrace,
+        (Own::Nothing | Own::Null, _) => Standing::Replaced,
     })
 }
 
 /// What a version's own register says of it.
-enum Beside {
+enum Own {
+    /// It is kept.
     Lives,
+    /// It is a null version: whether that counts says the object's register.
+    Null,
     Condemned,
     Nothing,
 }
 
-async fn beside(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) -> Result<Beside, Error> {
-    let Some(aside) = name.aside(&version) else { return Ok(Beside::Nothing) };
-    let Some(found) = inner.read(&aside).await? else { return Ok(Beside::Nothing) };
+async fn own(inner: &Arc<Inner>, version: WriteId, name: &RegisterName) -> Result<Own, Error> {
+    let Some(aside) = name.aside(&version) else { return Ok(Own::Nothing) };
+    let Some(found) = inner.read(&aside).await? else { return Ok(Own::Nothing) };
     Ok(match object_of(Some(&found.value))? {
-        None => Beside::Condemned,
-        // Whether a null version counts says the object's register, and it says it does not.
-        Some((record, _)) if record.mark.null => Beside::Nothing,
-        Some(_) => Beside::Lives,
+        None => Own::Condemned,
+        Some((record, _)) if record.mark.null => Own::Null,
+        Some(_) => Own::Lives,
     })
 }
 
-/// Whether a version is current or the null version that is kept (`Some(true)`), was replaced (`Some(false)`), or has
-/// left no trace.
-fn standing(version: WriteId, found: Option<&Value>) -> Result<Option<bool>, Error> {
-    let Some(value) = found else { return Ok(None) };
-    if let Some((record, current)) = object_of(found)?
-        && (current == version || record.mark.null_at == Some(version))
-    {
-        return Ok(Some(true));
-    }
-    Ok(value.recent.contains(&version).then_some(false))
+/// What an object's register says of a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trace {
+    Current,
+    /// It is the null version that is not current.
+    Named,
+    /// It was current once.
+    Replaced,
+    /// Nothing.
+    None,
+}
+
+fn trace(version: WriteId, found: Option<&Value>) -> Result<Trace, Error> {
+    let Some(value) = found else { return Ok(Trace::None) };
+    Ok(match object_of(found)? {
+        Some((_, current)) if current == version => Trace::Current,
+        Some((record, _)) if record.mark.null_at == Some(version) => Trace::Named,
+        _ if value.recent.contains(&version) => Trace::Replaced,
+        _ => Trace::None,
+    })
 }
 
 /// Versions that were seen removed for good, and since when: for [`OVER`] they may become current again.
@@ -239,5 +259,79 @@ impl Condemned {
                 Need::NotKnownFor(OVER)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pando_core::{bucket::Versioning, mark::Mark};
+
+    use super::*;
+    use crate::{
+        Node, PutOptions, VersionId,
+        stray::tests::{keep_versions, node},
+    };
+
+    async fn put(node: &Node) -> WriteId {
+        node.put("default", "a", &b"x"[..], PutOptions::default()).await.unwrap().etag
+    }
+
+    /// Looks at a version that was seen condemned long ago.
+    async fn need_of_late(node: &Node, version: WriteId, name: &RegisterName) -> Need {
+        let long_ago = Instant::now().checked_sub(OVER).unwrap();
+        node.inner.condemned.0.lock().unwrap().insert(version, long_ago);
+        need_of(&node.inner, version, name).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_given_up_is_made_impossible_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        let name = RegisterName::object("default", "a").unwrap();
+        keep_versions(&node, Versioning::Enabled).await;
+        let (one, two) = (put(&node).await, put(&node).await);
+        inner.condemn(&name, &one, Instant::now() + PATIENCE).await.unwrap();
+        assert!(matches!(need_of(inner, one, &name).await.unwrap(), Need::NotKnownFor(_)));
+        let before = inner.read(&name).await.unwrap().unwrap();
+        assert!(matches!(need_of_late(&node, one, &name).await, Need::None));
+        let after = inner.read(&name).await.unwrap().unwrap();
+        assert!(after.ballot > before.ballot, "what a minority accepted before can't be chosen any more");
+        assert_eq!(after.value, before.value);
+        assert!(matches!(need_of(inner, two, &name).await.unwrap(), Need::Some));
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_null_version_that_is_named_and_gone_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        let name = RegisterName::object("default", "a").unwrap();
+        let null = put(&node).await;
+        keep_versions(&node, Versioning::Enabled).await;
+        put(&node).await;
+        assert!(matches!(need_of(inner, null, &name).await.unwrap(), Need::Some));
+        // Whoever removes it is cut off before the object's register is written again; its tombstone is there, or is
+        // forgotten by now.
+        let forgotten = WriteId([7; 16]);
+        for gone in [null, forgotten] {
+            let named = inner.change(&name, WriteId(sys::random()), |found| {
+                let (mut record, version) = object_of(found).unwrap().unwrap();
+                record.mark = Mark { null_at: Some(gone), ..record.mark.of_version(version) };
+                Ok::<_, ()>(State::Present(record.encode().unwrap()))
+            });
+            named.await.unwrap();
+            if gone == null {
+                inner.condemn(&name, &gone, Instant::now() + PATIENCE).await.unwrap();
+            }
+            let missing = node.stat_version("default", "a", Some(VersionId::Null)).await;
+            assert!(matches!(missing, Err(Error::NoSuchVersion { .. })), "{missing:?}");
+            assert!(matches!(need_of(inner, gone, &name).await.unwrap(), Need::NotKnownFor(_)));
+            assert!(matches!(need_of_late(&node, gone, &name).await, Need::None));
+            let found = inner.read(&name).await.unwrap().unwrap();
+            assert_eq!(object_of(Some(&found.value)).unwrap().unwrap().0.mark.null_at, None);
+        }
+        node.stop().await;
     }
 }

@@ -15,14 +15,14 @@ use pando_core::{
     id::WriteId,
     mark::Mark,
     name::RegisterName,
-    record::{Record, RecordError},
+    record::Record,
     register::{State, Value},
     wire::Request,
 };
 
 use crate::{
     api::{Condition, Stored, VersionId},
-    error::Error,
+    error::{Error, Why},
     inner::{EXCHANGE, Inner, PATIENCE, object_of},
     put::check,
     register::{How, Outcome, Written},
@@ -47,38 +47,22 @@ pub(crate) struct Terms {
     pub(crate) by: Option<Instant>,
 }
 
-/// Why a version did not become current.
-enum Refusal {
-    Error(Error),
-    /// What is there must be archived first.
-    Archive,
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Refusal::Error(error)
-    }
-}
-
-impl From<RecordError> for Refusal {
-    fn from(error: RecordError) -> Self {
-        Refusal::Error(error.into())
-    }
-}
+/// What is there must be archived before a version may become current.
+struct Archive;
 
 /// Why a version's register was not written.
 enum NotArchived {
-    Error(Error),
     /// It was removed for good.
     Condemned,
     /// It was archived before.
     There,
 }
 
-impl From<Error> for NotArchived {
-    fn from(error: Error) -> Self {
-        NotArchived::Error(error)
-    }
+/// A version that became current.
+pub(crate) struct Committed {
+    pub(crate) stored: Stored,
+    /// Whether it was found to be so already: perhaps with another record, see [`Written`].
+    pub(crate) already: bool,
 }
 
 /// What a new version was put on top of.
@@ -96,8 +80,9 @@ impl Inner {
         version: WriteId,
         record: &Record,
         terms: Terms,
-    ) -> Result<Stored, Error> {
+    ) -> Result<Committed, Error> {
         let (written, replaced) = self.put_on_top(name, version, record, terms).await?;
+        let already = written.already;
         if let Some(replaced) = replaced {
             self.let_go(name, &replaced, terms.versioning);
         }
@@ -109,7 +94,8 @@ impl Inner {
             Versioning::Enabled => Some(VersionId::Id(version)),
             Versioning::Suspended => Some(VersionId::Null),
         };
-        Ok(Stored { size, hash, etag: version, version: shown, copies, wanted })
+        let stored = Stored { size, hash, etag: version, version: shown, copies, wanted };
+        Ok(Committed { stored, already })
     }
 
     /// Changes the register, having archived what is there if it must be. One of a node's changes to a register at a
@@ -138,7 +124,7 @@ impl Inner {
                     && !pando_core::mutant("replace-unarchived");
                 let kept = match free.filter(|(write, _)| stays && *write == written_by) {
                     Some((_, kept)) => kept,
-                    None if stays => return Err(Refusal::Archive),
+                    None if stays => return Err(Why::Refused(Archive)),
                     None => false,
                 };
                 let on = current.as_ref().map(|(there, version)| (&there.mark, *version));
@@ -149,8 +135,8 @@ impl Inner {
             });
             let found = match changed.await? {
                 Outcome::Written(written) => return Ok((written, replaced)),
-                Outcome::Declined(Refusal::Error(why), _) => return Err(why),
-                Outcome::Declined(Refusal::Archive, found) => found.map(|accepted| accepted.value),
+                Outcome::Declined(Why::Error(why), _) => return Err(why),
+                Outcome::Declined(Why::Refused(Archive), found) => found.map(|accepted| accepted.value),
             };
             if Instant::now() >= until {
                 return Err(Error::Timeout(format!("a change of {name} (others change it all the time)")));
@@ -164,6 +150,12 @@ impl Inner {
     }
 
     /// Writes what is current to a register of its own. `false`: it was removed for good, and need not be kept.
+    ///
+    /// Of two copies with the same number of changes the current one is right: the other was changed while the version was
+    /// just made current as it was before, by someone who has not been told yet that this succeeded (`tag.rs` looks
+    /// again before it says so). An archiver that is late, when the version is not current any more, overwrites nothing newer:
+    /// who replaced it had archived it with as many changes as it had when it was current, or more, and alike if as
+    /// many; each change since counts one more.
     pub(crate) async fn archive(
         self: &Arc<Self>,
         name: &RegisterName,
@@ -179,19 +171,23 @@ impl Inner {
         let archived = self.change_in_turn(&aside, WriteId(sys::random()), how, |found| {
             match (found, object_of(found)?) {
                 (None, _) => Ok(State::Present(bytes.clone())),
-                (Some(_), None) if !pando_core::mutant("archive-condemned") => Err(NotArchived::Condemned),
+                (Some(_), None) if !pando_core::mutant("archive-condemned") => {
+                    Err(Why::Refused(NotArchived::Condemned))
+                }
                 (Some(_), None) => Ok(State::Present(bytes.clone())),
-                // What is current was changed in place since.
-                (Some(_), Some((there, _))) if there.mark.revision < record.mark.revision => {
+                // What is current was changed in place since; or its copy was, by someone who was late: see below.
+                (Some(value), Some((there, _)))
+                    if there.mark.revision <= record.mark.revision && value.present() != Some(&bytes) =>
+                {
                     Ok(State::Present(bytes.clone()))
                 }
-                (Some(_), Some(_)) => Err(NotArchived::There),
+                (Some(_), Some(_)) => Err(Why::Refused(NotArchived::There)),
             }
         });
         match archived.await {
-            Ok(Outcome::Written(_) | Outcome::Declined(NotArchived::There, _)) => Ok(true),
-            Ok(Outcome::Declined(NotArchived::Condemned, _)) => Ok(false),
-            Ok(Outcome::Declined(NotArchived::Error(why), _)) => Err(why),
+            Ok(Outcome::Written(_) | Outcome::Declined(Why::Refused(NotArchived::There), _)) => Ok(true),
+            Ok(Outcome::Declined(Why::Refused(NotArchived::Condemned), _)) => Ok(false),
+            Ok(Outcome::Declined(Why::Error(why), _)) => Err(why),
             // Whether it is archived may be unknown; that nothing was replaced is not.
             Err(Error::Unknown(why)) => Err(Error::Timeout(why)),
             Err(why) => Err(why),

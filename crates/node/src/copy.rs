@@ -57,22 +57,20 @@ impl Inner {
             check_tags(&tags)?;
             record.tags = tags;
         }
-        if !options.keep_time {
-            record.modified = sys::now_ms();
-        }
+        record.modified = sys::now_ms();
         let body = record.open(self.key()?, &source, &old)?;
         let version = WriteId(sys::random());
         record.set_body(&body, self.key()?, &name, &version);
         let stored = match Content::open(self, body, record.size).await? {
             None => {
                 let terms = Terms { condition: options.condition, versioning, by: None };
-                self.commit(&name, version, &record, terms).await?
+                self.commit(&name, version, &record, terms).await?.stored
             }
             Some(mut content) => {
                 let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
                 let mut upload = Upload::new(self, name.clone(), version);
                 upload.adopt(&mut content).await?;
-                upload.commit(&record, options.condition).await?
+                upload.commit(&record, options.condition).await?.stored
             }
         };
         let info = self.info(to.0, to.1, &(name, record, version), Consistency::Linearizable).await;

@@ -142,6 +142,27 @@ pub enum Error {
     Stopping,
 }
 
+/// Why a change was declined.
+#[derive(Debug)]
+pub(crate) enum Why<R> {
+    /// Something failed.
+    Error(Error),
+    /// For a reason that whoever made it acts on.
+    Refused(R),
+}
+
+impl<R> From<Error> for Why<R> {
+    fn from(error: Error) -> Self {
+        Why::Error(error)
+    }
+}
+
+impl<R> From<RecordError> for Why<R> {
+    fn from(error: RecordError) -> Self {
+        Why::Error(error.into())
+    }
+}
+
 fn describe_marker(marker: &Option<VersionId>) -> String {
     marker.map_or_else(String::new, |marker| format!(": it was removed, by the delete marker {marker}"))
 }

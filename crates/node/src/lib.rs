@@ -55,7 +55,7 @@ pub use api::{
     Consistency, CopyOptions, DEFAULT_DEAD_AFTER, DEFAULT_GRACE, Ended, Healing, KeyInfo, ListPage,
     ListQuery, NewPart, NodeStatus, ObjectCount, ObjectInfo, ObjectParts, PartInfo, PartPage, Plan,
     PlanQuery, PlannedMember, PutOptions, Removed, Scrub, Status, Stored, UploadInfo, UploadOptions,
-    UploadPage, VersionEntry, VersionId, VersionPage, VersionsQuery, WantedPart,
+    UploadPage, VersionEntry, VersionId, VersionMark, VersionPage, VersionsQuery, WantedPart,
 };
 pub use error::Error;
 pub use get::Object;

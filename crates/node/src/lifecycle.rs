@@ -74,20 +74,28 @@ pub(crate) async fn look_at(inner: &Arc<Inner>, bucket: &str, now_ms: u64) -> Re
     for rule in
         rules.iter().filter(|rule| rule.expire.is_some() || rule.expire_markers || rule.noncurrent.is_some())
     {
-        versions(inner, bucket, rule, now_ms).await?;
+        versions(inner, bucket, rule, now_ms, 0).await?;
     }
     Ok(())
 }
 
-async fn versions(inner: &Arc<Inner>, bucket: &str, rule: &LifecycleRule, now_ms: u64) -> Result<(), Error> {
+/// Follows a rule for versions, in pages of `limit` (0: as long as they may be). What is due of a page is removed before
+/// the next one is asked for.
+async fn versions(
+    inner: &Arc<Inner>,
+    bucket: &str,
+    rule: &LifecycleRule,
+    now_ms: u64,
+    limit: usize,
+) -> Result<(), Error> {
     let mut walk = Walk { rule, now_ms, last: None, older: 0, marker: None };
     let mut after = None;
     loop {
-        let query = VersionsQuery { prefix: rule.prefix.clone(), after, ..VersionsQuery::default() };
+        let query = VersionsQuery { prefix: rule.prefix.clone(), after, limit, ..VersionsQuery::default() };
         let page = inner.list_versions(bucket, query).await?;
         let mut due: Vec<Due> = page.entries.into_iter().flat_map(|entry| walk.next(entry)).collect();
         if page.next.is_none() {
-            due.extend(walk.marker.take().map(Due::Version));
+            due.extend(walk.marker.take().map(Due::Marker));
         }
         let goes = due.into_iter().map(|due| async move {
             let key = due.info().key.clone();
@@ -107,14 +115,16 @@ async fn versions(inner: &Arc<Inner>, bucket: &str, rule: &LifecycleRule, now_ms
 enum Due {
     /// The object, if it is still this one.
     Current(ObjectInfo),
-    /// This version, for good.
-    Version(ObjectInfo),
+    /// This delete marker, for good.
+    Marker(ObjectInfo),
+    /// This version, for good, if it is not current (again).
+    Older(ObjectInfo),
 }
 
 impl Due {
     fn info(&self) -> &ObjectInfo {
         match self {
-            Due::Current(info) | Due::Version(info) => info,
+            Due::Current(info) | Due::Marker(info) | Due::Older(info) => info,
         }
     }
 }
@@ -137,11 +147,11 @@ impl Walk<'_> {
         let replaced = self.last.take().filter(|(key, _)| *key == info.key).map(|(_, modified)| modified);
         // What came before is a marker without anything below it if another key begins.
         let lone = self.marker.take().filter(|_| replaced.is_none());
-        if replaced.is_none() {
+        if replaced.is_none() || is_latest {
             self.older = 0;
         }
         self.last = Some((info.key.clone(), info.modified));
-        let mut due: Vec<Due> = lone.map(Due::Version).into_iter().collect();
+        let mut due: Vec<Due> = lone.map(Due::Marker).into_iter().collect();
         if !is_latest {
             self.older += 1;
             if let (Some(noncurrent), Some(replaced)) = (self.rule.noncurrent, replaced)
@@ -149,7 +159,7 @@ impl Walk<'_> {
                 && is_past(replaced, noncurrent, self.now_ms)
                 && (marker || self.fits(info.size))
             {
-                due.push(Due::Version(info));
+                due.push(Due::Older(info));
             }
         } else if marker {
             self.marker = Some(info).filter(|_| self.rule.expire_markers);
@@ -191,13 +201,17 @@ async fn remove(inner: &Arc<Inner>, bucket: &str, rule: &LifecycleRule, due: Due
             return Ok(());
         }
     }
-    let (version, condition) = match &due {
-        Due::Current(info) => (None, Condition::Match(info.etag)),
-        Due::Version(_) => (id, Condition::None),
+    let removed = match &due {
+        Due::Current(info) => {
+            let condition = Condition::Match(info.etag);
+            inner.remove_version(bucket, &info.key, None, condition).await.map(drop)
+        }
+        Due::Marker(info) => inner.remove_version(bucket, &info.key, id, Condition::None).await.map(drop),
+        Due::Older(info) => inner.remove_older(bucket, &info.key, info.etag).await.map(drop),
     };
-    match inner.remove_version(bucket, &info.key, version, condition).await {
+    match removed {
         // Someone was faster.
-        Ok(_) | Err(Error::Precondition { .. } | Error::NotFound { .. }) => Ok(()),
+        Ok(()) | Err(Error::Precondition { .. } | Error::NotFound { .. }) => Ok(()),
         Err(why) => Err(why),
     }
 }
@@ -233,7 +247,10 @@ async fn abort_uploads(
 
 #[cfg(test)]
 mod tests {
-    use pando_core::bucket::{Settings, Versioning};
+    use pando_core::{
+        bucket::{Settings, Versioning},
+        id::WriteId,
+    };
 
     use super::*;
     use crate::{Node, PutOptions, UploadOptions, stray::tests::node};
@@ -339,6 +356,61 @@ mod tests {
         look(&node.inner, now + 30 * DAY_MS).await.unwrap();
         assert!(left(&node).await.is_empty(), "a marker goes when nothing is below it");
         node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_kept_does_not_depend_on_where_pages_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        rules(&node, Versioning::Enabled, &[]).await;
+        for limit in 1..=7 {
+            let key = format!("{limit}/a");
+            for _ in 0..8 {
+                put(&node, &key, b"x", &[]).await;
+            }
+            put(&node, &format!("{limit}/b"), b"x", &[]).await;
+            let rule = LifecycleRule {
+                noncurrent: Some(Noncurrent { days: 5, keep: 2 }),
+                ..rule(&format!("{limit}/"))
+            };
+            let before = all(&node, &key).await;
+            let late = sys::now_ms() + 6 * DAY_MS;
+            versions(&node.inner, "default", &rule, late, limit).await.unwrap();
+            assert_eq!(all(&node, &key).await, before[..3], "pages of {limit}");
+            assert_eq!(all(&node, &rule.prefix).await.len(), 4, "pages of {limit}");
+        }
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_version_that_became_current_again_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        rules(&node, Versioning::Enabled, &[]).await;
+        for _ in 0..3 {
+            put(&node, "a", b"x", &[]).await;
+        }
+        let entries = node.list_versions("default", VersionsQuery::default()).await.unwrap().entries;
+        let infos: Vec<ObjectInfo> = entries.into_iter().map(|entry| entry.info).collect();
+        // Between the list and the removal a user removes the current version.
+        node.remove_version("default", "a", infos[0].version, Condition::None).await.unwrap();
+        remove(inner, "default", &rule(""), Due::Older(infos[1].clone())).await.unwrap();
+        assert_eq!(all(&node, "a").await, [infos[1].etag, infos[2].etag]);
+        assert!(!inner.remove_older("default", "a", infos[1].etag).await.unwrap());
+        // It is kept when it is replaced, and goes then.
+        put(&node, "a", b"x", &[]).await;
+        assert_eq!(all(&node, "a").await[1..], [infos[1].etag, infos[2].etag]);
+        remove(inner, "default", &rule(""), Due::Older(infos[1].clone())).await.unwrap();
+        assert_eq!(all(&node, "a").await[1..], [infos[2].etag]);
+        node.stop().await;
+    }
+
+    /// The versions below a prefix.
+    async fn all(node: &Node, prefix: &str) -> Vec<WriteId> {
+        let query = VersionsQuery { prefix: prefix.into(), ..VersionsQuery::default() };
+        let page = node.list_versions("default", query).await.unwrap();
+        page.entries.into_iter().map(|entry| entry.info.etag).collect()
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,11 @@
 //!
 //! Two lists are merged: of the objects' registers, which hold what is current, and of the versions' own. Of a range of
 //! keys the first is always asked for first. What is current is archived before it is replaced, so what the first list
-//! showed as current is there, or is found in the second.
+//! showed as current is there, or is found in the second. A key that the first did not show was put since, and its versions
+//! are asked for again after what is current of it.
+//!
+//! A page ends at a version's place, which it keeps whatever becomes of it: the next page goes on below that, though those
+//! who remove what they were shown have removed just this version.
 //!
 //! The names of a key's versions sort by id, not by age. So all of a key's versions are looked at for each page, but only
 //! as many are kept as a page may have.
@@ -16,7 +20,7 @@ use bytes::Bytes;
 use pando_core::{id::WriteId, name::RegisterName, record::Summary};
 
 use crate::{
-    api::{Consistency, VersionEntry, VersionId, VersionPage, VersionsQuery},
+    api::{Consistency, VersionEntry, VersionMark, VersionPage, VersionsQuery},
     error::Error,
     inner::{Inner, object_of},
     list::{AFTER_ALL, FEW, PAGE, common_prefix, object},
@@ -47,7 +51,7 @@ struct Listing<'a> {
     limit: usize,
     page: VersionPage,
     /// The last entry or common prefix of the page.
-    last: Option<(String, Option<VersionId>)>,
+    last: Option<(String, Option<VersionMark>)>,
     /// The common prefix whose keys are being passed over.
     folder: Option<String>,
 }
@@ -107,9 +111,10 @@ impl Listing<'_> {
             after = Some(key.clone());
             match (common, version) {
                 (Some(common), None) => self.folder = Some(common),
-                (_, Some(version)) if key.starts_with(&self.query.prefix) => {
-                    let goes_on = self.rest_of(key, *version).await?;
-                    if !goes_on {
+                (_, Some(mark)) if key.starts_with(&self.query.prefix) => {
+                    let below = self.place_of(key, *mark).await?;
+                    let rest = self.versions_of(key, below).await?;
+                    if !self.close(rest) {
                         return Ok(());
                     }
                 }
@@ -139,14 +144,22 @@ impl Listing<'_> {
         }
     }
 
-    /// What is left of a key after one of its versions. `false`: the page is full.
-    async fn rest_of(&mut self, key: &str, version: VersionId) -> Result<bool, Error> {
+    /// Below which place of a key a page starts.
+    async fn place_of(&self, key: &str, VersionMark { version, place }: VersionMark) -> Result<u64, Error> {
+        if let Some(place) = place {
+            return Ok(place);
+        }
         let name = RegisterName::object(self.bucket, key)?;
-        let below = match self.inner.locate(&name, version).await? {
+        Ok(match self.inner.locate(&name, version).await? {
             Some(Located::Current(record, _) | Located::Aside(record, _)) => record.mark.place,
             // What followed it is not known; the client may just have removed what it was shown.
             None => u64::MAX,
-        };
+        })
+    }
+
+    /// The versions of a key below a place, of which what is current is asked for first.
+    async fn versions_of(&self, key: &str, below: u64) -> Result<Key, Error> {
+        let name = RegisterName::object(self.bucket, key)?;
         let mut opened = Key::new(key.to_owned(), self.current(&name).await?, below, self.limit + 1);
         let prefix = Bytes::from(RegisterName::versions_of(self.bucket, key)?);
         let mut after = None;
@@ -155,7 +168,7 @@ impl Listing<'_> {
             page.entries.into_iter().for_each(|(_, shown)| opened.add(shown));
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(self.close(opened)),
+                None => return Ok(opened),
             }
         }
     }
@@ -179,6 +192,8 @@ impl Listing<'_> {
             None => None,
         };
         let mut open: Option<Key> = None;
+        // The key that was just entered whole.
+        let mut whole: Option<String> = None;
         'pages: loop {
             let page = self.inner.page(prefix.clone(), from, usize::MAX, Consistency::Linearizable).await?;
             for (name, shown) in page.entries {
@@ -186,18 +201,25 @@ impl Listing<'_> {
                 if end.is_some_and(|end| key.as_ref() > end) {
                     break 'pages;
                 }
+                if whole.as_ref().is_some_and(|whole| *whole == key) {
+                    continue;
+                }
                 if open.as_ref().is_none_or(|open| open.key != key) {
                     if !(open.take().is_none_or(|open| self.close(open))
                         && self.before(&mut currents, Some(&key)))
                     {
                         return Ok(false);
                     }
-                    let current = match pop_if(&mut currents, |next| next == key) {
-                        Some((_, current)) => Some(current),
-                        // It was put since the currents were listed.
-                        None => self.current(&RegisterName::object(self.bucket, &key)?).await?,
+                    let Some((_, current)) = pop_if(&mut currents, |next| next == key) else {
+                        // It was put since the currents were listed, perhaps after this page of versions.
+                        let opened = self.versions_of(&key, u64::MAX).await?;
+                        if !self.close(opened) {
+                            return Ok(false);
+                        }
+                        whole = Some(key.into_owned());
+                        continue;
                     };
-                    open = Some(Key::new(key.clone().into_owned(), current, u64::MAX, self.limit + 1));
+                    open = Some(Key::new(key.into_owned(), Some(current), u64::MAX, self.limit + 1));
                 }
                 open.iter_mut().for_each(|open| open.add(shown.clone()));
             }
@@ -239,7 +261,8 @@ impl Listing<'_> {
             }
             let is_latest = current.as_ref().is_some_and(|current| current.etag == shown.etag);
             let info = object(self.bucket, &key, &shown, true);
-            self.last = Some((key.clone(), Some(version_id(shown.null, shown.etag))));
+            let version = version_id(shown.null, shown.etag);
+            self.last = Some((key.clone(), Some(VersionMark { version, place: Some(shown.place) })));
             self.page.entries.push(VersionEntry { info, is_latest, marker: shown.deleted });
         }
         true
@@ -285,5 +308,41 @@ impl Listing<'_> {
         };
         name.push(AFTER_ALL);
         Ok(name.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pando_core::bucket::Versioning;
+
+    use super::*;
+    use crate::{
+        PutOptions,
+        stray::tests::{keep_versions, node},
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keys_that_the_first_list_did_not_show_are_entered_whole_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        keep_versions(&node, Versioning::Enabled).await;
+        for _ in 0..3 {
+            for key in ["a", "b", "c"] {
+                node.put("default", key, &b"x"[..], PutOptions::default()).await.unwrap();
+            }
+        }
+        let (inner, query, page) = (&node.inner, &VersionsQuery::default(), VersionPage::default());
+        let mut listing =
+            Listing { inner, bucket: "default", query, limit: PAGE, page, last: None, folder: None };
+        let name = RegisterName::object("default", "b").unwrap();
+        let current = listing.current(&name).await.unwrap().unwrap();
+        let currents = VecDeque::from([("b".to_owned(), current)]);
+        assert!(listing.range(currents, None, None).await.unwrap());
+        let shown = |entry: VersionEntry| (entry.info.key, entry.info.etag, entry.is_latest);
+        let shown: Vec<_> = listing.page.entries.into_iter().map(shown).collect();
+        let all = node.list_versions("default", VersionsQuery::default()).await.unwrap();
+        let all: Vec<_> = all.entries.into_iter().map(|e| (e.info.key, e.info.etag, e.is_latest)).collect();
+        assert_eq!((shown.len(), shown), (9, all));
+        node.stop().await;
     }
 }

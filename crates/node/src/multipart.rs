@@ -130,7 +130,7 @@ impl Inner {
             lock.enter(&mut options.meta);
         }
         let (version, versioning, inline) = (WriteId(sys::random()), Versioning::Never, 0);
-        let target = Target { name: name.clone(), version, versioning, inline };
+        let target = Target { name: name.clone(), version, versioning, asked: sys::Instant::now(), inline };
         let stored = self.put_at(target, source, options, digests).await?;
         self.part_stays(bucket, key, id, &name).await?;
         Ok(stored)
@@ -195,7 +195,7 @@ impl Inner {
         }
         record.set_body(&Body::Chunks(tree), self.key()?, &name, &version);
         record.modified = sys::now_ms();
-        let stored = upload.commit(&record, Condition::None).await?;
+        let stored = upload.commit(&record, Condition::None).await?.stored;
         self.part_stays(bucket, key, id, &name).await?;
         Ok(Some((stored, record.digests)))
     }
@@ -386,8 +386,14 @@ impl Inner {
             salt: Some(salt),
             mark: Mark::default(),
         };
-        let stored = upload.commit(&record, condition).await?;
-        Ok((stored, digests))
+        let done = upload.commit(&record, condition).await?;
+        // Someone else may have completed it meanwhile, with other parts. Where what that made is gone by now, and nothing
+        // tells what it was, it counts as this.
+        let before = match done.already {
+            true => self.completed_before(name, id).await?,
+            false => None,
+        };
+        Ok(before.unwrap_or((done.stored, digests)))
     }
 
     /// As [`Inner::check_condition`]; holds for an upload that was completed already, whatever came of it since.
@@ -636,6 +642,30 @@ mod tests {
         assert_eq!(node.stat("default", "done", Consistency::Linearizable).await.unwrap().size, 14);
         sweep_once(inner, now + 8 * 24 * HOUR).await.unwrap();
         assert_eq!(left(&node).await, (0, 0), "nobody went on with it");
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_completes_it_second_is_told_what_the_first_completed() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let id = begin(&node, "a").await;
+        let name = RegisterName::object("default", "a").unwrap();
+        let one = [WantedPart { number: 1, md5: None }];
+        let both = [one[0], WantedPart { number: 2, md5: None }];
+        let digests =
+            |parts: &[PartInfo]| Ok(Digests { parts: Some(parts.len() as u16), ..Digests::default() });
+        let put_together = async |wanted: &[WantedPart]| {
+            let place = ("default", "a", &id);
+            let done = node.inner.put_together(&name, place, wanted, Condition::None, digests).await;
+            let (stored, digests) = done.unwrap();
+            (stored.size, digests.parts)
+        };
+        // Both found that it was not completed yet, and the parts.
+        assert_eq!(put_together(&one).await, (7, Some(1)));
+        assert_eq!(put_together(&both).await, (7, Some(1)));
+        let info = node.stat("default", "a", Consistency::Linearizable).await.unwrap();
+        assert_eq!(info.size, 7);
         node.stop().await;
     }
 

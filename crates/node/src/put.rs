@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use crate::{
     api::{Condition, PutOptions, Stored},
     buffers::Buffer,
-    commit::Terms,
+    commit::{Committed, Terms},
     error::Error,
     holders::{Answer, Holders},
     inner::{Inner, Message, object_of, permit},
@@ -43,6 +43,11 @@ use crate::{
 const AHEAD: usize = 4;
 /// How long a put waits for its turn among the others.
 pub(crate) const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+/// How old an answer may be by which a put replaces what is there, or puts itself on top. A put takes effect at some
+/// moment of its call; but what it replaces is gone, also if its body came slowly and its bucket was told meanwhile to
+/// keep everything. So it goes by an answer that is no older, when it begins to change the object, than a change may
+/// take anyway. Bodies that are there at once cost no second read.
+const LATELY: Duration = Duration::from_secs(1);
 /// How many members are told at once that a put goes on.
 const TOUCHES: usize = 32;
 
@@ -59,7 +64,7 @@ impl Inner {
         let name = RegisterName::object(bucket, key)?;
         options.meta.check(&options.headers)?;
         check_tags(&options.tags)?;
-        let mut head = Vec::new();
+        let (mut head, asked) = (Vec::new(), Instant::now());
         // What can be known to fail fails before the data is read.
         let (end, settled, ()) = tokio::try_join!(
             fill(&mut reader, &mut head, MAX_INLINE + 1),
@@ -67,7 +72,7 @@ impl Inner {
             self.check_condition(&name, options.condition),
         )?;
         let (version, versioning) = (WriteId(sys::random()), settled.settings.versioning);
-        let target = Target { name, version, versioning, inline: MAX_INLINE };
+        let target = Target { name, version, versioning, asked, inline: MAX_INLINE };
         self.put_at(target, Source { reader, head, end }, options, digests).await
     }
 
@@ -79,7 +84,7 @@ impl Inner {
         options: PutOptions,
         digests: impl Future<Output = io::Result<Digests>>,
     ) -> Result<Stored, Error> {
-        let Target { name, version, versioning, inline } = target;
+        let Target { name, version, mut versioning, asked, inline } = target;
         let Source { reader, head, end } = source;
         let key = self.key()?;
         let record = |body: Body, size, hash, digests| Record {
@@ -99,8 +104,11 @@ impl Inner {
             let (hash, size) = (*blake3::hash(&head).as_bytes(), head.len() as u64);
             let digests = digests.await.map_err(Error::Source)?;
             let record = record(Body::Inline(head.into()), size, hash, digests);
+            if asked.elapsed() > LATELY {
+                versioning = self.versioning_of(&name).await?;
+            }
             let terms = Terms { condition: options.condition, versioning, by: None };
-            return self.commit(&name, version, &record, terms).await;
+            return Ok(self.commit(&name, version, &record, terms).await?.stored);
         }
         // Not before the first bytes came: who sends none holds no place.
         let _transfer = permit(&self.limits.puts, QUEUE_PATIENCE, "too many puts at once").await?;
@@ -112,7 +120,7 @@ impl Inner {
         let (tree, size, hash) = upload.finish().await?;
         let digests = digests.await.map_err(Error::Source)?;
         let record = record(Body::Chunks(tree.into()), size, hash, digests);
-        upload.commit(&record, options.condition).await
+        Ok(upload.commit(&record, options.condition).await?.stored)
     }
 
     /// Fails early when a condition does not hold. The change of the record checks it again, atomically.
@@ -148,6 +156,8 @@ pub(crate) struct Target {
     pub(crate) version: WriteId,
     /// Whether the bucket keeps what is replaced.
     pub(crate) versioning: Versioning,
+    /// When that was asked.
+    pub(crate) asked: Instant,
     /// What is not longer stands in the record.
     pub(crate) inline: usize,
 }
@@ -341,14 +351,14 @@ impl<'a> Upload<'a> {
     /// Makes the version current, if of each chunk enough holders hold on. It is not proposed any more once they may
     /// have let go: the collector makes sure that nothing proposed before can still be chosen, not what is proposed
     /// after it looked. A quarter of the grace time is left for clocks that differ and for messages on their way.
-    pub(crate) async fn commit(mut self, record: &Record, condition: Condition) -> Result<Stored, Error> {
+    pub(crate) async fn commit(mut self, record: &Record, condition: Condition) -> Result<Committed, Error> {
         let (inner, name) = (self.inner, self.name.clone());
         // However long all that took: what is committed must be there, and committed as the bucket wants it now.
         let ((), versioning) = tokio::try_join!(self.stay_alive(), inner.versioning_of(&name))?;
         let by = Some(self.touched + self.inner.grace / 4 * 3);
         let terms = Terms { condition, versioning, by };
-        let stored = self.inner.commit(&self.name, self.version, record, terms).await?;
-        Ok(stored.with(self.fewest))
+        let done = self.inner.commit(&self.name, self.version, record, terms).await?;
+        Ok(Committed { stored: done.stored.with(self.fewest), ..done })
     }
 
     /// Reads until `buffer` holds a chunk or the reader ends; returns whether it ended. However slow the reader
@@ -441,4 +451,38 @@ pub(crate) async fn seal_and_keep(
     .await;
     let kept = inner.keep_chunk(name, version, sealed.id, bytes).await?;
     Ok((sealed, kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        VersionsQuery,
+        stray::tests::{keep_versions, node},
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_put_slowly_goes_by_what_its_bucket_wants_in_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        node.put("default", "a", &b"old"[..], PutOptions::default()).await.unwrap();
+        // The body's last byte comes after the bucket began to keep versions, long after the put began.
+        let digests = async {
+            keep_versions(&node, Versioning::Enabled).await;
+            Ok(Digests::default())
+        };
+        let target = Target {
+            name: RegisterName::object("default", "a").unwrap(),
+            version: WriteId(sys::random()),
+            versioning: Versioning::Never,
+            asked: Instant::now().checked_sub(LATELY * 2).unwrap(),
+            inline: MAX_INLINE,
+        };
+        let source = Source { reader: tokio::io::empty(), head: b"new".to_vec(), end: true };
+        let stored = node.inner.put_at(target, source, PutOptions::default(), digests).await.unwrap();
+        assert!(stored.version.is_some());
+        let page = node.list_versions("default", VersionsQuery::default()).await.unwrap();
+        assert_eq!(page.entries.len(), 2, "what it was put on top of is kept");
+        node.stop().await;
+    }
 }

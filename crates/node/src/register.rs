@@ -59,6 +59,9 @@ pub(crate) enum Outcome<E> {
 pub(crate) struct Written {
     /// How many owners hold it at least.
     pub(crate) copies: Copies,
+    /// Whether a write with this id was found there, by this change or another one: what was written may not be what
+    /// this change would have written.
+    pub(crate) already: bool,
 }
 
 /// How many owners hold a value: known at once to be a majority, soon to be more.
@@ -475,7 +478,7 @@ impl Inner {
                 let found = found.expect("a value that holds the write's id");
                 if settled {
                     let copies = Copies { at_least: owners.quorum.needed(), later: None };
-                    return Ok(Attempt::Over(Outcome::Written(Written { copies })));
+                    return Ok(Attempt::Over(Outcome::Written(Written { copies, already: true })));
                 }
                 (found.value, Some(Ok(())))
             }
@@ -493,7 +496,8 @@ impl Inner {
         let copies = self.finish(layout, name, owners, proposer, pending, accepted.clone());
         Ok(Attempt::Over(match outcome {
             Some(Err(reason)) => Outcome::Declined(reason, Some(accepted)),
-            Some(Ok(())) | None => Outcome::Written(Written { copies }),
+            Some(Ok(())) => Outcome::Written(Written { copies, already: true }),
+            None => Outcome::Written(Written { copies, already: false }),
         }))
     }
 

@@ -8,6 +8,25 @@
 //! condition that the object's register has not changed since: so that version is still the next older one, and there.
 //! If it is not current, the object's register is written again as it is, so that this condition fails for whoever
 //! wanted to make just this version current.
+//!
+//! *The next older version* is looked for before the current one is condemned, and as long as that takes: all versions of
+//! a key may have to be listed. That needs no deadline, since whatever is put, and whatever is removed, before the object's
+//! register changes, changes that register itself, and the condition fails. Only what follows has one: from the last
+//! look at the version that was found, in which its register is written again as it is, to the change, which is
+//! [`PATIENCE`]. Collecting relies on it (a version that was removed for good is made current at most so long after), and
+//! so does whoever archives the current version late (it was condemned for no longer).
+//!
+//! **Only if it is not current** ([`Inner::remove_older`]): what others remove by what they saw earlier may be current again
+//! by now. (1) The version's own register is read, then (2) the object's is written again as it is, unless it holds this
+//! version; then (3) the version's own becomes a tombstone, if it was not written since (1). Who makes the version current
+//! reads the object's register, (a) writes the version's own again, and (b) changes the object's if that was not
+//! written since. If that reading was before (2), (b) fails. If it was after, so was (a), and thus after (1): if (a) is
+//! before (3), (3) fails, and if it is after, (a) finds a tombstone and there is no (b). So whatever (3) removes is not
+//! current, nor becomes so.
+//!
+//! **A null version** that is not current is one that the object's record names. Whoever removed it and was cut off
+//! before that record was written again leaves a name without a version. It stands for nothing (see [`Inner::locate`]), and goes
+//! when it is removed once more, or collected.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +43,7 @@ use pando_core::{
 use crate::{
     api::{Condition, Consistency, Removed, VersionId},
     commit::Terms,
-    error::Error,
+    error::{Error, Why},
     inner::{Inner, PATIENCE, object_of},
     put,
     register::{How, Outcome},
@@ -34,22 +53,36 @@ use crate::{
 
 /// How long a version is tried to be removed while the object changes.
 const TRYING: Duration = PATIENCE.saturating_mul(2);
+/// How often it is looked for the next older version while those that are found go.
+const ATTEMPTS: usize = 8;
+
+/// What becomes current when the current version is removed.
+pub(crate) struct Next {
+    /// Nothing, if there is no other version.
+    pub(crate) next: Option<(Record, WriteId)>,
+    /// Until when the change may be made.
+    pub(crate) by: Instant,
+}
+
+/// What a version is that was not current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Older {
+    /// It was removed for good.
+    Gone,
+    /// It is current.
+    Current,
+    /// It is not, and its own register was written by this.
+    Version(WriteId),
+}
 
 /// Why nothing was removed.
 enum Not {
-    Error(Error),
     /// There was nothing to remove: never, or not since it was forgotten.
     Known,
     /// It was removed before.
     AnyMore,
     /// The object is not what it was, or is none of a bucket without versions.
     AsExpected,
-}
-
-impl From<Error> for Not {
-    fn from(error: Error) -> Self {
-        Not::Error(error)
-    }
 }
 
 fn missing(bucket: &str, key: &str) -> Error {
@@ -106,7 +139,7 @@ impl Inner {
         }
         let terms = Terms { condition, versioning, by: None };
         let marker = Record::marker(sys::now_ms());
-        let made = self.commit(&name, WriteId(sys::random()), &marker, terms).await?;
+        let made = self.commit(&name, WriteId(sys::random()), &marker, terms).await?.stored;
         let version = made.version.or(Some(VersionId::Null));
         Ok(Removed { version, marker: true })
     }
@@ -122,7 +155,7 @@ impl Inner {
         let mut removed = None;
         let changed = self.change(name, WriteId(sys::random()), |found| {
             if found.is_none_or(|value| value.present().is_none()) {
-                return Err(Not::Known);
+                return Err(Why::Refused(Not::Known));
             }
             // A record that can't be read can still be removed.
             removed = object_of(found).unwrap_or_default();
@@ -131,16 +164,18 @@ impl Inner {
             }
             match &removed {
                 Some((record, _)) if !record.mark.null || record.mark.null_at.is_some() => {
-                    Err(Not::AsExpected)
+                    Err(Why::Refused(Not::AsExpected))
                 }
                 _ => Ok(State::Absent),
             }
         });
         match changed.await? {
             Outcome::Written(_) => {}
-            Outcome::Declined(Not::Error(why), _) => return Err(why),
-            Outcome::Declined(Not::AsExpected, _) => return Ok(None),
-            Outcome::Declined(Not::Known | Not::AnyMore, _) => return Err(missing(bucket, key)),
+            Outcome::Declined(Why::Error(why), _) => return Err(why),
+            Outcome::Declined(Why::Refused(Not::AsExpected), _) => return Ok(None),
+            Outcome::Declined(Why::Refused(Not::Known | Not::AnyMore), _) => {
+                return Err(missing(bucket, key));
+            }
         }
         if let Some((record, version)) = removed {
             self.forget_version(&record, version);
@@ -180,7 +215,10 @@ impl Inner {
                     marker = record.mark.deleted;
                     self.remove_top(&name, found.as_ref(), record, id).await?
                 }
-                _ => self.remove_below(&name, id, condition, &mut marker).await?,
+                _ => {
+                    let is_named = current.is_some_and(|(record, _)| record.mark.null_at == Some(id));
+                    self.remove_below(&name, id, is_named, condition, &mut marker).await?
+                }
             };
             if gone {
                 return Ok(Removed { version: Some(wanted), marker });
@@ -197,29 +235,41 @@ impl Inner {
         record: &Record,
         version: WriteId,
     ) -> Result<bool, Error> {
+        let next = self.next_older(name, &record.mark, version).await?;
+        self.replace_top(name, found, record, version, next).await
+    }
+
+    /// Replaces the current version by the next older one, if the object is still what was found when that was not yet
+    /// looked for.
+    pub(crate) async fn replace_top(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        found: Option<&Value>,
+        record: &Record,
+        version: WriteId,
+        Next { next, by }: Next,
+    ) -> Result<bool, Error> {
         // The tombstone must not be forgotten before the object's register has changed: see `commit.rs`.
-        let by = Instant::now() + PATIENCE;
         self.condemn(name, &version, by).await?;
-        let next = self.next_older(name, &record.mark, version, by).await?;
         let null_at = record.mark.null_at;
         let written_by = found.and_then(Value::write_id);
         let how = How { by: Some(by), ..How::default() };
         let changed = self.change_as(name, WriteId(sys::random()), how, |found| {
             if found.and_then(Value::write_id) != written_by && !pando_core::mutant("promote-over-anything") {
-                return Err(Not::AsExpected);
+                return Err(Why::Refused(Not::AsExpected));
             }
             let Some((record, version)) = &next else { return Ok(State::Absent) };
             let null_at = null_at.filter(|_| !record.mark.null);
             let mark = Mark { null_at, ..record.mark.of_version(*version) };
-            Ok(State::Present(Record { mark, ..record.clone() }.encode().map_err(Error::from)?))
+            Ok(State::Present(Record { mark, ..record.clone() }.encode()?))
         });
         match changed.await? {
             Outcome::Written(_) => {
                 self.forget_version(record, version);
                 Ok(true)
             }
-            Outcome::Declined(Not::Error(why), _) => Err(why),
-            Outcome::Declined(..) => Ok(false),
+            Outcome::Declined(Why::Error(why), _) => Err(why),
+            Outcome::Declined(Why::Refused(_), _) => Ok(false),
         }
     }
 
@@ -243,37 +293,70 @@ impl Inner {
         name: &RegisterName,
         mark: &Mark,
         above: WriteId,
-        by: Instant,
-    ) -> Result<Option<(Record, WriteId)>, Error> {
+    ) -> Result<Next, Error> {
+        let by = Instant::now() + PATIENCE;
         if let Some(before) = mark.before
-            && let Some(record) = self.read_aside(name, &before).await?
+            && let Some(record) = self.hold(name, before, by).await?
             && counts(record.mark.null, before, mark.null_at)
         {
-            return Ok(Some((record, before)));
+            return Ok(Next { next: Some((record, before)), by });
         }
+        for _ in 0..ATTEMPTS {
+            let newest = self.newest_aside(name, mark, above).await?;
+            let by = Instant::now() + PATIENCE;
+            let Some(id) = newest else { return Ok(Next { next: None, by }) };
+            // If it went meanwhile, another one is the newest.
+            if let Some(record) = self.hold(name, id, by).await? {
+                return Ok(Next { next: Some((record, id)), by });
+            }
+        }
+        Err(Error::Busy(format!("the versions of {name} are removed all the time")))
+    }
+
+    /// The newest version of all that have a register of their own, but for the current one, `above`.
+    async fn newest_aside(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        mark: &Mark,
+        above: WriteId,
+    ) -> Result<Option<WriteId>, Error> {
         let Some((bucket, key)) = name.object_parts() else { return Ok(None) };
         let prefix = Bytes::from(RegisterName::versions_of(bucket, key)?);
-        while Instant::now() < by {
-            let (mut newest, mut after) = (None, None);
-            loop {
-                let page = self.page(prefix.clone(), after, usize::MAX, Consistency::Linearizable).await?;
-                let others = page
-                    .entries
-                    .iter()
-                    .filter(|(_, shown)| shown.etag != above && counts(shown.null, shown.etag, mark.null_at));
-                newest = others.map(|(_, shown)| (shown.place, shown.etag)).max().max(newest);
-                match page.next {
-                    Some(next) => after = Some(next),
-                    None => break,
-                }
-            }
-            let Some((_, id)) = newest else { return Ok(None) };
-            // If it went meanwhile, another one is the newest.
-            if let Some(record) = self.read_aside(name, &id).await? {
-                return Ok(Some((record, id)));
+        let (mut newest, mut after) = (None, None);
+        loop {
+            let page = self.page(prefix.clone(), after, usize::MAX, Consistency::Linearizable).await?;
+            let others = page
+                .entries
+                .iter()
+                .filter(|(_, shown)| shown.etag != above && counts(shown.null, shown.etag, mark.null_at));
+            newest = others.map(|(_, shown)| (shown.place, shown.etag)).max().max(newest);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(newest.map(|(_, id)| id)),
             }
         }
-        Err(Error::Timeout(format!("looking for the version of {name} before this one")))
+    }
+
+    /// Writes the register of a version again, as it is, if it holds that; see the module's text. What it holds.
+    async fn hold(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: WriteId,
+        by: Instant,
+    ) -> Result<Option<Record>, Error> {
+        let Some(aside) = name.aside(&id) else { return Ok(None) };
+        let mut held = None;
+        let how = How { by: Some(by), ..How::default() };
+        let written = self.change_as(&aside, WriteId(sys::random()), how, |found| {
+            let Some(bytes) = found.and_then(Value::present) else { return Err(Why::Refused(Not::Known)) };
+            held = object_of(found)?.map(|(record, _)| record);
+            Ok(State::Present(bytes.clone()))
+        });
+        match written.await? {
+            Outcome::Written(_) => Ok(held),
+            Outcome::Declined(Why::Error(why), _) => Err(why),
+            Outcome::Declined(Why::Refused(_), _) => Ok(None),
+        }
     }
 
     /// Removes a version that is not current. `false`: it may be current by now.
@@ -281,14 +364,15 @@ impl Inner {
         self: &Arc<Self>,
         name: &RegisterName,
         id: WriteId,
+        is_named: bool,
         condition: Condition,
         marker: &mut bool,
     ) -> Result<bool, Error> {
         let Some(aside) = name.aside(&id) else { return Ok(true) };
         let mut was = None;
         let changed = self.change(&aside, WriteId(sys::random()), |found| match found {
-            None => Err(Not::Known),
-            Some(value) if value.present().is_none() => Err(Not::AnyMore),
+            None => Err(Why::Refused(Not::Known)),
+            Some(value) if value.present().is_none() => Err(Why::Refused(Not::AnyMore)),
             found => {
                 // A record that can't be read can still be removed.
                 was = object_of(found).unwrap_or_default();
@@ -300,11 +384,15 @@ impl Inner {
         });
         match changed.await? {
             Outcome::Written(_) => {}
-            Outcome::Declined(Not::Error(why), _) => return Err(why),
-            // Who removed it may not have come to the end; who removed it so long ago has.
-            Outcome::Declined(Not::AnyMore, _) => {}
-            Outcome::Declined(Not::Known | Not::AsExpected, _) => {
-                return put::check(condition, None).map(|()| true);
+            Outcome::Declined(Why::Error(why), _) => return Err(why),
+            // Who removed it may not have come to the end.
+            Outcome::Declined(Why::Refused(Not::AnyMore), _) => {}
+            Outcome::Declined(Why::Refused(Not::Known | Not::AsExpected), _) => {
+                put::check(condition, None)?;
+                // Who removed it so long ago has come to the end, unless it is still named.
+                if !is_named {
+                    return Ok(true);
+                }
             }
         }
         if !self.renew(name, id, true).await? {
@@ -313,6 +401,78 @@ impl Inner {
         match was {
             Some((record, _)) => {
                 *marker = record.mark.deleted;
+                self.forget_version(&record, id);
+            }
+            None => self.forget(id),
+        }
+        Ok(true)
+    }
+
+    /// Removes a version for good if it is not current, see the module's text. `false`: it is.
+    pub(crate) async fn remove_older(
+        self: &Arc<Self>,
+        bucket: &str,
+        key: &str,
+        id: WriteId,
+    ) -> Result<bool, Error> {
+        let name = RegisterName::object(bucket, key)?;
+        let until = Instant::now() + TRYING;
+        while Instant::now() < until {
+            match self.look_at_older(&name, id).await? {
+                Older::Gone => return Ok(true),
+                Older::Current => return Ok(false),
+                Older::Version(written_by) => {
+                    if self.remove_unless_written(&name, id, written_by).await? {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Err(Error::Timeout(format!("removing a version of {name} (it changes all the time)")))
+    }
+
+    /// The first two steps of [`Inner::remove_older`].
+    pub(crate) async fn look_at_older(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: WriteId,
+    ) -> Result<Older, Error> {
+        let Some(aside) = name.aside(&id) else { return Ok(Older::Gone) };
+        let found = self.read(&aside).await?.map(|accepted| accepted.value);
+        let Some(written_by) = found.filter(|value| value.present().is_some()).and_then(|v| v.write_id())
+        else {
+            return Ok(Older::Gone);
+        };
+        match self.renew(name, id, false).await? {
+            true => Ok(Older::Version(written_by)),
+            false => Ok(Older::Current),
+        }
+    }
+
+    /// The third step. `false`: its register was written since.
+    pub(crate) async fn remove_unless_written(
+        self: &Arc<Self>,
+        name: &RegisterName,
+        id: WriteId,
+        written_by: WriteId,
+    ) -> Result<bool, Error> {
+        let Some(aside) = name.aside(&id) else { return Ok(true) };
+        let mut was = None;
+        let changed = self.change(&aside, WriteId(sys::random()), |found| {
+            if found.and_then(Value::write_id) != Some(written_by) {
+                return Err(());
+            }
+            was = object_of(found).unwrap_or_default();
+            Ok(State::Absent)
+        });
+        if let Outcome::Declined(..) = changed.await? {
+            return Ok(false);
+        }
+        match was {
+            Some((record, _)) => {
+                if record.mark.null {
+                    self.renew(name, id, true).await?;
+                }
                 self.forget_version(&record, id);
             }
             None => self.forget(id),

@@ -97,11 +97,16 @@ async fn look_at(inner: &Arc<Inner>, aside: &RegisterName) -> Result<(), Error> 
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use pando_core::{bucket::Versioning, register::State};
+    use pando_core::{
+        bucket::Versioning,
+        mark::Mark,
+        register::{State, Value},
+    };
 
     use super::*;
     use crate::{
-        Condition, Config, Node, PutOptions, VersionId, VersionsQuery, inner::PATIENCE, sys::Instant,
+        Condition, Config, Node, PutOptions, VersionId, VersionsQuery, inner::PATIENCE, remove::Older,
+        sys::Instant,
     };
 
     pub(crate) async fn node(folder: &tempfile::TempDir) -> Node {
@@ -120,7 +125,7 @@ pub(crate) mod tests {
         Node::start(config).await.unwrap()
     }
 
-    async fn keep_versions(node: &Node, versioning: Versioning) {
+    pub(crate) async fn keep_versions(node: &Node, versioning: Versioning) {
         let change = |settings: &mut pando_core::bucket::Settings| {
             settings.versioning = versioning;
             Ok(())
@@ -219,17 +224,116 @@ pub(crate) mod tests {
         // One removes the current version, and has seen the next older one.
         let found = inner.read(&name()).await.unwrap().unwrap().value;
         let (record, current_id) = object_of(Some(&found)).unwrap().unwrap();
-        let next = inner.next_older(&name(), &record.mark, current_id, Instant::now() + PATIENCE).await;
-        assert_eq!(next.unwrap().unwrap().1, versions[1]);
+        let next = inner.next_older(&name(), &record.mark, current_id).await.unwrap();
+        assert_eq!(next.next.as_ref().unwrap().1, versions[1]);
         // The other removes just that.
         remove(&node, VersionId::Id(versions[1])).await;
-        let mut again = inner.remove_top(&name(), Some(&found), &record, current_id).await.unwrap();
+        let mut again = inner.replace_top(&name(), Some(&found), &record, current_id, next).await.unwrap();
         assert!(!again, "the object was written again");
         let found = inner.read(&name()).await.unwrap().unwrap().value;
         assert_eq!(object_of(Some(&found)).unwrap().unwrap().1, versions[2], "as it was");
         again = inner.remove_top(&name(), Some(&found), &record, current_id).await.unwrap();
         assert!(again);
         assert_eq!((listed(&node).await, current(&node).await), (vec![versions[0]], versions[0]));
+        node.stop().await;
+    }
+
+    /// What is current: the value, the record, which version it is.
+    async fn top(node: &Node) -> (Value, Record, WriteId) {
+        let found = node.inner.read(&name()).await.unwrap().unwrap().value;
+        let (record, version) = object_of(Some(&found)).unwrap().unwrap();
+        (found, record, version)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_goes_only_if_it_is_not_current_does_not_go_in_between() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        keep_versions(&node, Versioning::Enabled).await;
+        let one = put(&node, b"1").await;
+        let two = put(&node, b"2").await;
+        // It became current between the look and the removal.
+        let Older::Version(write) = inner.look_at_older(&name(), one).await.unwrap() else { panic!() };
+        let (found, record, version) = top(&node).await;
+        assert!(inner.remove_top(&name(), Some(&found), &record, version).await.unwrap());
+        assert!(!inner.remove_unless_written(&name(), one, write).await.unwrap());
+        assert_eq!(inner.look_at_older(&name(), one).await.unwrap(), Older::Current);
+        assert_eq!((listed(&node).await, current(&node).await), (vec![one], one));
+        assert!(archive(&node).await, "and will be kept");
+        let three = put(&node, b"3").await;
+        // Who was about to make it current looked before, or before it went.
+        for looks_first in [true, false] {
+            let (found, record, version) = top(&node).await;
+            let early = match looks_first {
+                true => Some(inner.next_older(&name(), &record.mark, version).await.unwrap()),
+                false => None,
+            };
+            let Older::Version(write) = inner.look_at_older(&name(), one).await.unwrap() else { panic!() };
+            if let Some(next) = early {
+                assert!(!inner.replace_top(&name(), Some(&found), &record, version, next).await.unwrap());
+                continue;
+            }
+            let (found, record, version) = top(&node).await;
+            let next = inner.next_older(&name(), &record.mark, version).await.unwrap();
+            assert!(!inner.remove_unless_written(&name(), one, write).await.unwrap());
+            assert!(inner.replace_top(&name(), Some(&found), &record, version, next).await.unwrap());
+        }
+        assert_eq!((listed(&node).await, current(&node).await), (vec![one], one));
+        let four = put(&node, b"4").await;
+        assert!(inner.remove_older("default", "a", one).await.unwrap());
+        assert!(inner.remove_older("default", "a", two).await.unwrap(), "it is gone already");
+        assert!(inner.remove_older("default", "a", three).await.unwrap());
+        assert_eq!((listed(&node).await, current(&node).await), (vec![four], four));
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_null_version_that_is_named_and_gone_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        put(&node, b"zero").await;
+        keep_versions(&node, Versioning::Enabled).await;
+        let one = put(&node, b"one").await;
+        // A removal so long ago that it was forgotten, and that was cut off in the middle.
+        let (gone, name) = (WriteId([7; 16]), name());
+        let named = inner.change(&name, WriteId(sys::random()), |found| {
+            let (mut record, version) = object_of(found).unwrap().unwrap();
+            record.mark = Mark { null_at: Some(gone), ..record.mark.of_version(version) };
+            Ok::<_, ()>(State::Present(record.encode().unwrap()))
+        });
+        named.await.unwrap();
+        let missing = node.stat_version("default", "a", Some(VersionId::Null)).await;
+        assert!(matches!(missing, Err(Error::NoSuchVersion { .. })), "{missing:?}");
+        remove(&node, VersionId::Null).await;
+        assert_eq!((top(&node).await.1.mark.null_at, current(&node).await), (None, one));
+        node.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_two_copies_that_were_changed_as_often_the_current_one_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&folder).await;
+        let inner = &node.inner;
+        let color = |color: &str| vec![("color".to_owned(), color.to_owned())];
+        keep_versions(&node, Versioning::Enabled).await;
+        let one = put(&node, b"1").await;
+        assert!(archive(&node).await);
+        // Who changes its tags believes that it is not current, and is cut off.
+        let late = inner.tag(&name().aside(&one).unwrap(), one, &color("red")).await.unwrap().unwrap();
+        node.set_tags("default", "a", color("blue"), None).await.unwrap();
+        let (found, record, _) = top(&node).await;
+        assert_eq!(record.mark.revision, late.mark.revision);
+        put(&node, b"2").await;
+        let tags = async || node.stat_version("default", "a", Some(VersionId::Id(one))).await.unwrap().tags;
+        assert_eq!(tags().await, color("blue"));
+        // Who archives it late does not undo what came since.
+        node.set_tags("default", "a", color("green"), Some(VersionId::Id(one))).await.unwrap();
+        let by = Instant::now() + PATIENCE;
+        let (record, _) = object_of(Some(&found)).unwrap().unwrap();
+        assert!(inner.archive(&name(), &record, one, by).await.unwrap());
+        assert_eq!(tags().await, color("green"));
         node.stop().await;
     }
 

@@ -11,7 +11,7 @@ use pando_core::{
 
 use crate::{
     api::{Consistency, ObjectInfo, VersionId},
-    error::Error,
+    error::{Error, Why},
     inner::{Inner, object_of},
     register::Outcome,
     sys,
@@ -25,13 +25,6 @@ const ATTEMPTS: usize = 8;
 enum Not {
     /// The register does not hold the version.
     Here,
-    Error(Error),
-}
-
-impl From<Error> for Not {
-    fn from(error: Error) -> Self {
-        Not::Error(error)
-    }
 }
 
 impl Inner {
@@ -66,7 +59,7 @@ impl Inner {
     }
 
     /// Changes the tags of a version in a register, if that holds it.
-    async fn tag(
+    pub(crate) async fn tag(
         self: &Arc<Self>,
         register: &RegisterName,
         version: WriteId,
@@ -78,16 +71,16 @@ impl Inner {
                 record.mark = record.mark.of_version(version);
                 record.mark.revision = record.mark.revision.saturating_add(1);
                 record.tags = tags.to_vec();
-                let bytes = record.encode().map_err(Error::from)?;
+                let bytes = record.encode()?;
                 tagged = Some(record);
                 Ok(State::Present(bytes))
             }
-            _ => Err(Not::Here),
+            _ => Err(Why::Refused(Not::Here)),
         });
         match changed.await? {
             Outcome::Written(_) => Ok(tagged),
-            Outcome::Declined(Not::Here, _) => Ok(None),
-            Outcome::Declined(Not::Error(why), _) => Err(why),
+            Outcome::Declined(Why::Refused(Not::Here), _) => Ok(None),
+            Outcome::Declined(Why::Error(why), _) => Err(why),
         }
     }
 }

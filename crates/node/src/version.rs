@@ -8,7 +8,7 @@ use pando_core::{
 
 use crate::{
     api::{Consistency, ObjectInfo, VersionId},
-    error::Error,
+    error::{Error, Why},
     inner::{Inner, object_of},
     register::Outcome,
     sys,
@@ -90,11 +90,16 @@ impl Inner {
     }
 
     /// A version of an object, or a delete marker.
+    ///
+    /// The object's register is read before the version's own. A null version that it names, and that then has no register
+    /// of its own, was replaced or removed for good since. If it was replaced, the register never names it
+    /// again; so if the register names it still when it is read again, it was removed for good, and there is no null version.
     pub(crate) async fn locate(
         self: &Arc<Self>,
         name: &RegisterName,
         wanted: VersionId,
     ) -> Result<Option<Located>, Error> {
+        let mut missed = None;
         for _ in 0..ATTEMPTS {
             let found = self.read(name).await?;
             let null_at = match object_of(found.as_ref().map(|accepted| &accepted.value))? {
@@ -107,6 +112,9 @@ impl Inner {
                 (VersionId::Id(id), _) | (VersionId::Null, Some(id)) => id,
                 (VersionId::Null, None) => return Ok(None),
             };
+            if missed == Some(id) {
+                return Ok(None);
+            }
             let aside = self.read_aside(name, &id).await?;
             if let Some(record) = aside.filter(|record| counts(record.mark.null, id, null_at)) {
                 return Ok(Some(Located::Aside(record, id)));
@@ -114,6 +122,7 @@ impl Inner {
             if wanted != VersionId::Null {
                 return Ok(None);
             }
+            missed = Some(id);
         }
         Err(Error::Busy(format!("the null version of {name} is replaced all the time")))
     }
@@ -142,29 +151,23 @@ impl Inner {
         enum Not {
             There,
             Another,
-            Error(Error),
-        }
-        impl From<Error> for Not {
-            fn from(error: Error) -> Self {
-                Not::Error(error)
-            }
         }
         if pando_core::mutant("remove-without-renewing") {
             return Ok(true);
         }
         let renewed = self.change(name, WriteId(sys::random()), |found| match object_of(found)? {
-            None => Err(Not::There),
-            Some((_, version)) if version == changed => Err(Not::Another),
+            None => Err(Why::Refused(Not::There)),
+            Some((_, version)) if version == changed => Err(Why::Refused(Not::Another)),
             Some((mut record, version)) => {
                 let null_at = record.mark.null_at.filter(|id| !(is_gone && *id == changed));
                 record.mark = Mark { null_at, ..record.mark.of_version(version) };
-                Ok(State::Present(record.encode().map_err(Error::from)?))
+                Ok(State::Present(record.encode()?))
             }
         });
         match renewed.await? {
-            Outcome::Written(_) | Outcome::Declined(Not::There, _) => Ok(true),
-            Outcome::Declined(Not::Another, _) => Ok(false),
-            Outcome::Declined(Not::Error(why), _) => Err(why),
+            Outcome::Written(_) | Outcome::Declined(Why::Refused(Not::There), _) => Ok(true),
+            Outcome::Declined(Why::Refused(Not::Another), _) => Ok(false),
+            Outcome::Declined(Why::Error(why), _) => Err(why),
         }
     }
 

@@ -249,6 +249,11 @@ impl User {
             }
         }
         let times = |id: &WriteId| entries.iter().filter(|entry| entry.info.etag == *id).count();
+        // Whatever is put and removed meanwhile: a page goes on below the place at which the one before it ended, and a
+        // version keeps its place.
+        if let Some(twice) = entries.iter().map(|entry| entry.info.etag).find(|id| times(id) > 1) {
+            self.state.breaks(format!("{key}: version {twice} is listed {} times", times(&twice)));
+        }
         for (id, _) in removed {
             if times(&id) > 0 {
                 self.state.breaks(format!("{key}: version {id} was removed for good, and is listed"));

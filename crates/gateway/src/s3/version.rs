@@ -1,13 +1,24 @@
 //! Versions in requests and answers: their ids, and what is told of delete markers.
 
+use std::str::FromStr;
+
 use http::{HeaderValue, header};
-use pando_node::{Error, VersionId};
+use pando_node::{Error, VersionId, VersionMark};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
 use crate::error::{of_node, refuse, with_marker};
 
 /// The version that a request names; `None`: it means the current one.
 pub(super) fn version_of(text: Option<&str>) -> S3Result<Option<VersionId>> {
+    parsed(text)
+}
+
+/// The version after which a page of versions starts: an id, or what a page before told.
+pub(super) fn mark_of(text: Option<&str>) -> S3Result<Option<VersionMark>> {
+    parsed(text)
+}
+
+fn parsed<T: FromStr>(text: Option<&str>) -> S3Result<Option<T>> {
     let malformed = |text: &str| {
         refuse(
             S3ErrorCode::InvalidArgument,

@@ -15,7 +15,7 @@ use super::{
     Face,
     list::{is_encoded, most},
     shape::{check_owner, etag_of, owner, timestamp, url_encode},
-    version::{told, version_of},
+    version::{mark_of, told},
 };
 use crate::error::{of_node, refuse};
 
@@ -55,7 +55,7 @@ pub(super) async fn list_object_versions(
     let prefix = input.prefix.unwrap_or_default();
     let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
     let markers = (input.key_marker.unwrap_or_default(), input.version_id_marker.unwrap_or_default());
-    let version = version_of(Some(&*markers.1).filter(|marker| !marker.is_empty()))?;
+    let version = mark_of(Some(&*markers.1).filter(|marker| !marker.is_empty()))?;
     if markers.0.is_empty() && version.is_some() {
         let why = "a version-id-marker goes with the key-marker of the same page";
         return Err(refuse(S3ErrorCode::InvalidArgument, why));
@@ -127,8 +127,8 @@ impl SerializeContent for Answer {
         s.content("VersionIdMarker", version_marker)?;
         if let Some((key, version)) = &self.page.next {
             s.content("NextKeyMarker", &self.name(key))?;
-            if let Some(version) = told(*version) {
-                s.content("NextVersionIdMarker", &version)?;
+            if let Some(version) = version {
+                s.content("NextVersionIdMarker", &version.to_string())?;
             }
         }
         s.content("MaxKeys", &(self.most as i32))?;

@@ -405,6 +405,35 @@ async fn a_list_of_versions_pages_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_goes_on_below_a_version_that_is_gone() {
+    let grove = Grove::of(1).await;
+    let node = grove.node(0);
+    keep_versions(node, Versioning::Enabled).await;
+    let mut versions = Vec::new();
+    for number in 0..5u8 {
+        versions.push(put_version(node, "a", &[number]).await);
+    }
+    let query = VersionsQuery { limit: 2, ..VersionsQuery::default() };
+    let first = node.list_versions("default", query).await.unwrap();
+    let newer = put_version(node, "a", b"newer").await;
+    remove(node, "a", Some(versions[3])).await;
+    let ids = |entries: Vec<VersionEntry>| -> Vec<VersionId> {
+        entries.into_iter().map(|entry| entry.info.version.unwrap()).collect()
+    };
+    assert_eq!(ids(first.entries), [versions[4], versions[3]]);
+    // The marker as text, as clients give it back.
+    let told = first.next.map(|(key, mark)| (key, mark.map(|mark| mark.to_string().parse().unwrap())));
+    let rest = VersionsQuery { after: told, ..VersionsQuery::default() };
+    let rest = ids(node.list_versions("default", rest).await.unwrap().entries);
+    assert_eq!(rest, [versions[2], versions[1], versions[0]]);
+    // Without its place nobody knows where it was.
+    let again = Some(("a".to_owned(), Some(versions[3].into())));
+    let again = VersionsQuery { after: again, ..VersionsQuery::default() };
+    let again = ids(node.list_versions("default", again).await.unwrap().entries);
+    assert_eq!(again, [newer, versions[4], versions[2], versions[1], versions[0]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_with_two_thousand_versions_pages() {
     const MANY: usize = 2000;
     let grove = Grove::of(1).await;
