@@ -100,7 +100,7 @@ pub(crate) fn logged_backend(path: &Path, log: &Path) -> Result<impl StorageBack
 }
 
 /// A backend over a file and its log.
-pub(crate) fn logged<B: StorageBackend>(file: B, log: B, limit: u64) -> Result<Logged<B>, Error> {
+pub(crate) fn logged<B: StorageBackend>(file: B, log: B, limit: usize) -> Result<Logged<B>, Error> {
     Logged::open(file, log, limit).map_err(|error| Error::io("replay the index's log", error))
 }
 

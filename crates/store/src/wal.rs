@@ -18,16 +18,17 @@
 //! 3. After a checkpoint the first block of the log is overwritten and synced before anything else is written: otherwise
 //!    a torn new record might leave a part of the old chain to be replayed over newer pages. A record is a whole number of
 //!    blocks, so that a torn write never reaches back into one that was synced.
-//! 4. A transaction too large for the log goes to the file directly, after a checkpoint, as it would without a log: the
-//!    index writes to unused pages only before it syncs.
+//! 4. What is too much for one record goes to the file directly, after a checkpoint, as it would without a log: the index
+//!    writes to unused pages only before it syncs.
+//!
+//! Memory holds the log as it is on the disk, and where in it each block is: a block is copied there once, and not
+//! allocated by itself.
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    ops::Range,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use redb::StorageBackend;
@@ -38,78 +39,111 @@ const BLOCK: usize = 4096;
 const MAGIC: &[u8; 8] = b"pandowal";
 /// Before the numbers of the blocks: magic, hash of the record before, hash of this one, length of the file, count.
 const HEADER: usize = 8 + 32 + 32 + 8 + 4;
+/// Blocks of a record, at most: as many as its first block can name, 2 MiB.
+const MOST: usize = (BLOCK - HEADER) / 8;
 /// Most bytes written to the file at once.
 const RUN: usize = 1 << 20;
 
-type Block = Arc<[u8; BLOCK]>;
-type Blocks = BTreeMap<u64, Block>;
+/// Where in the log each of some blocks of the file is.
+type Places = BTreeMap<u64, usize>;
 
 /// A file whose syncs go to a log.
 #[derive(Debug)]
 pub(crate) struct Logged<B> {
     file: B,
     log: B,
-    /// Bytes of records that the log may hold; and about as many of blocks that memory may.
-    limit: u64,
-    blocks: RwLock<Newer>,
-    end: Mutex<End>,
-    /// What is being written goes to the file: see 4 above.
-    is_direct: AtomicBool,
+    /// Bytes of records that the log may hold.
+    limit: usize,
+    state: RwLock<State>,
 }
 
-/// Blocks that are newer than the file.
 #[derive(Debug, Default)]
-struct Newer {
-    /// Synced in the log.
-    logged: Blocks,
-    /// Not synced.
-    pending: Blocks,
+struct State {
+    /// The log as it is on the disk, and after its end the record that is being made: room for its first block, then
+    /// blocks.
+    image: Vec<u8>,
+    /// Where the next record starts.
+    end: usize,
+    /// The hash of the record before it.
+    before: [u8; 32],
+    /// Blocks that are newer than the file, and synced in the log.
+    logged: Places,
+    /// Blocks of the record that is being made.
+    pending: Places,
+    /// What is written goes to the file until it is synced: see 4 above.
+    is_direct: bool,
 }
 
-impl Newer {
-    fn get(&self, number: u64) -> Option<&Block> {
-        self.pending.get(&number).or_else(|| self.logged.get(&number))
+impl State {
+    /// The newest of a block, if it is newer than the file.
+    fn get(&self, number: u64) -> Option<&[u8]> {
+        let place = *self.pending.get(&number).or_else(|| self.logged.get(&number))?;
+        Some(&self.image[place..place + BLOCK])
     }
-}
 
-/// Where the next record goes, and what it continues.
-#[derive(Debug, Default)]
-struct End {
-    at: u64,
-    hash: [u8; 32],
-}
-
-/// One record, as it stands in the log.
-struct Record {
-    bytes: Vec<u8>,
-    hash: [u8; 32],
-}
-
-impl Record {
-    fn new(before: &[u8; 32], len: u64, blocks: &Blocks) -> Self {
-        let head = head_len(blocks.len());
-        let mut bytes = Vec::with_capacity(head + blocks.len() * BLOCK);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(before);
-        bytes.extend_from_slice(&[0; 32]);
-        bytes.extend_from_slice(&len.to_le_bytes());
-        bytes.extend_from_slice(&(blocks.len() as u32).to_le_bytes());
-        for number in blocks.keys() {
-            bytes.extend_from_slice(&number.to_le_bytes());
+    /// Puts a block into the record that is being made. There is room.
+    fn put(&mut self, number: u64, block: &[u8; BLOCK]) {
+        match self.pending.get(&number) {
+            Some(place) => self.image[*place..place + BLOCK].copy_from_slice(block),
+            None => {
+                if self.pending.is_empty() {
+                    self.image.truncate(self.end);
+                    self.image.resize(self.end + BLOCK, 0);
+                }
+                self.pending.insert(number, self.image.len());
+                self.image.extend_from_slice(block);
+            }
         }
-        bytes.resize(head, 0);
-        for block in blocks.values() {
-            bytes.extend_from_slice(&block[..]);
-        }
-        let hash = hash(&bytes);
-        bytes[40..72].copy_from_slice(&hash);
-        Self { bytes, hash }
     }
-}
 
-/// Bytes of a record before its blocks.
-fn head_len(blocks: usize) -> usize {
-    (HEADER + blocks * 8).next_multiple_of(BLOCK)
+    /// Whether the record that is being made can take so many blocks more.
+    fn has_room(&self, blocks: usize, limit: usize) -> bool {
+        self.pending.len() + blocks <= MOST && self.end + (1 + self.pending.len() + blocks) * BLOCK <= limit
+    }
+
+    /// Finishes the record: where it is in the log.
+    fn finish(&mut self, len: u64) -> Range<usize> {
+        let start = self.end;
+        if self.pending.is_empty() {
+            self.image.truncate(start);
+            self.image.resize(start + BLOCK, 0);
+        }
+        // In the order of their places in the record.
+        let mut numbers: Vec<(usize, u64)> =
+            self.pending.iter().map(|(number, place)| (*place, *number)).collect();
+        numbers.sort_unstable();
+        let head = &mut self.image[start..start + BLOCK];
+        head.fill(0);
+        head[..8].copy_from_slice(MAGIC);
+        head[8..40].copy_from_slice(&self.before);
+        head[72..80].copy_from_slice(&len.to_le_bytes());
+        head[80..84].copy_from_slice(&(numbers.len() as u32).to_le_bytes());
+        for (slot, (_, number)) in head[HEADER..].chunks_exact_mut(8).zip(&numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        let range = start..self.image.len();
+        let hash = hash(&self.image[range.clone()]);
+        self.image[start + 40..start + 72].copy_from_slice(&hash);
+        range
+    }
+
+    /// The record in a range of the log, the last one, is durable.
+    fn logged(&mut self, record: Range<usize>) {
+        self.before.copy_from_slice(&self.image[record.start + 40..record.start + 72]);
+        self.end = record.end;
+        let pending = std::mem::take(&mut self.pending);
+        self.logged.extend(pending);
+    }
+
+    /// Begins the log anew, with the record that is being made.
+    fn restart(&mut self) {
+        let end = std::mem::take(&mut self.end);
+        self.image.drain(..end);
+        for place in self.pending.values_mut() {
+            *place -= end;
+        }
+        self.logged.clear();
+    }
 }
 
 /// The hash of a record, of all but the place where it stands.
@@ -123,110 +157,95 @@ fn number(bytes: &[u8], at: usize) -> u64 {
 
 impl<B: StorageBackend> Logged<B> {
     /// Opens a file and its log, and replays what the log has.
-    pub(crate) fn open(file: B, log: B, limit: u64) -> io::Result<Self> {
-        let logged = Self {
-            file,
-            log,
-            limit,
-            blocks: RwLock::default(),
-            end: Mutex::default(),
-            is_direct: AtomicBool::new(false),
-        };
+    pub(crate) fn open(file: B, log: B, limit: usize) -> io::Result<Self> {
+        let state = State { image: Vec::with_capacity(limit), ..State::default() };
+        let logged = Self { file, log, limit, state: RwLock::new(state) };
         if logged.replay()? {
             logged.checkpoint()?;
         }
         Ok(logged)
     }
 
-    fn newer(&self) -> RwLockReadGuard<'_, Newer> {
-        self.blocks.read().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn newer_mut(&self) -> RwLockWriteGuard<'_, Newer> {
-        self.blocks.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) -> MutexGuard<'_, End> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the records of the log in; whether there are any. Each was durable, or is whole by luck.
     fn replay(&self) -> io::Result<bool> {
         let log_len = self.log.len()?;
-        let mut end = self.end();
-        let mut newer = self.newer_mut();
-        while let Some(record) = self.record_at(end.at, log_len, (end.at > 0).then_some(&end.hash))? {
-            let (bytes, hash) = (record.bytes, record.hash);
-            let len = number(&bytes, 72);
-            let count = u32::from_le_bytes(bytes[80..84].try_into().expect("four bytes")) as usize;
-            for (place, block) in bytes[head_len(count)..].chunks_exact(BLOCK).enumerate() {
-                let block: [u8; BLOCK] = block.try_into().expect("a whole block");
-                newer.logged.insert(number(&bytes, HEADER + 8 * place), Arc::new(block));
+        let mut state = self.state_mut();
+        while let Some(record) = self.record_at(&state, log_len)? {
+            let count = (record.len() - BLOCK) / BLOCK;
+            let start = state.end;
+            for place in 0..count {
+                let block = number(&record, HEADER + 8 * place);
+                state.logged.insert(block, start + (1 + place) * BLOCK);
             }
+            let len = number(&record, 72);
             if self.file.len()? != len {
                 self.file.set_len(len)?;
             }
-            *end = End { at: end.at + bytes.len() as u64, hash };
+            state.image.extend_from_slice(&record);
+            state.logged(start..start + record.len());
         }
-        // What a later record cut off.
-        let blocks = self.file.len()?.div_ceil(BLOCK as u64);
-        newer.logged.retain(|number, _| *number < blocks);
-        Ok(end.at > 0)
+        Ok(state.end > 0)
     }
 
-    /// The record at a place in the log, if there is a whole one that continues `before` (anything, for the first).
-    fn record_at(&self, at: u64, log_len: u64, before: Option<&[u8; 32]>) -> io::Result<Option<Record>> {
-        let mut bytes = vec![0; BLOCK];
+    /// The record at the end of what is known of the log, if there is a whole one that continues it.
+    fn record_at(&self, state: &State, log_len: u64) -> io::Result<Option<Vec<u8>>> {
+        let at = state.end as u64;
         if at + BLOCK as u64 > log_len {
             return Ok(None);
         }
-        self.log.read(at, &mut bytes)?;
-        let continues = before.is_none_or(|before| bytes[8..40] == before[..]);
-        let count = u32::from_le_bytes(bytes[80..84].try_into().expect("four bytes")) as usize;
-        // No block comes without its own room in the log: a wrong count claims no memory.
-        let fits = count as u64 <= (log_len - at) / BLOCK as u64;
-        if bytes[..8] != MAGIC[..] || !continues || !fits {
+        let mut record = vec![0; BLOCK];
+        self.log.read(at, &mut record)?;
+        // The first continues what is forgotten.
+        let continues = at == 0 || record[8..40] == state.before;
+        let count = u32::from_le_bytes(record[80..84].try_into().expect("four bytes")) as usize;
+        if record[..8] != MAGIC[..] || !continues || count > MOST {
             return Ok(None);
         }
-        let len = head_len(count) + count * BLOCK;
+        let len = (1 + count) * BLOCK;
         if at + len as u64 > log_len {
             return Ok(None);
         }
-        bytes.resize(len, 0);
-        self.log.read(at + BLOCK as u64, &mut bytes[BLOCK..])?;
-        let hash = hash(&bytes);
-        Ok((bytes[40..72] == hash).then_some(Record { bytes, hash }))
+        record.resize(len, 0);
+        self.log.read(at + BLOCK as u64, &mut record[BLOCK..])?;
+        Ok((record[40..72] == hash(&record)).then_some(record))
     }
 
     /// Makes the file what it is with the log, durably, and empties the log. What is pending stays so.
     fn checkpoint(&self) -> io::Result<()> {
-        let mut end = self.end();
-        if end.at == 0 {
+        let state = self.state();
+        if state.end == 0 {
             return Ok(());
         }
-        let logged = self.newer().logged.clone();
-        self.write_out(&logged)?;
+        self.write_out(&state, &state.logged)?;
+        // Readers may go on: for them nothing changes until the end.
+        drop(state);
         self.file.sync_data()?;
+        // The chain goes on in what comes after this, so that what is left of this round never continues the next.
         self.log.write(0, &[0; BLOCK])?;
         self.log.sync_data()?;
-        // The chain goes on, so that what is left of this round never continues the next.
-        end.at = 0;
-        // Not before: until here a reader takes these for the file's.
-        self.newer_mut().logged.clear();
+        self.state_mut().restart();
         Ok(())
     }
 
     /// Writes blocks to the file, what is side by side at once.
-    fn write_out(&self, blocks: &Blocks) -> io::Result<()> {
+    fn write_out(&self, state: &State, blocks: &Places) -> io::Result<()> {
         let len = self.file.len()?;
         let (mut run, mut start, mut next) = (Vec::new(), 0, 0);
-        for (number, block) in blocks {
+        for (number, place) in blocks {
             if *number != next || run.len() >= RUN {
                 self.write_run(start, &run, len)?;
                 run.clear();
                 start = *number;
             }
-            run.extend_from_slice(&block[..]);
+            run.extend_from_slice(&state.image[*place..place + BLOCK]);
             next = number + 1;
         }
         self.write_run(start, &run, len)
@@ -239,32 +258,34 @@ impl<B: StorageBackend> Logged<B> {
         if run.is_empty() { Ok(()) } else { self.file.write(at, run) }
     }
 
-    /// What does not fit in the log goes to the file.
+    /// What does not fit in a record goes to the file.
     fn go_direct(&self) -> io::Result<()> {
         self.checkpoint()?;
-        let pending = self.newer().pending.clone();
-        self.write_out(&pending)?;
-        self.newer_mut().pending.clear();
-        self.is_direct.store(true, Ordering::Release);
+        let mut state = self.state_mut();
+        let pending = std::mem::take(&mut state.pending);
+        self.write_out(&state, &pending)?;
+        state.is_direct = true;
         Ok(())
     }
 
-    /// The bytes of a block before a part of it is written.
-    fn base(&self, newer: &Newer, number: u64) -> io::Result<[u8; BLOCK]> {
-        if let Some(block) = newer.get(number) {
-            return Ok(**block);
-        }
+    /// A block before a part of it is written.
+    fn base(&self, state: &State, number: u64) -> io::Result<[u8; BLOCK]> {
         let (mut base, at) = ([0; BLOCK], number * BLOCK as u64);
-        let there = self.file.len()?.saturating_sub(at).min(BLOCK as u64) as usize;
-        if there > 0 {
-            self.file.read(at, &mut base[..there])?;
+        match state.get(number) {
+            Some(block) => base.copy_from_slice(block),
+            None => {
+                let there = self.file.len()?.saturating_sub(at).min(BLOCK as u64) as usize;
+                if there > 0 {
+                    self.file.read(at, &mut base[..there])?;
+                }
+            }
         }
         Ok(base)
     }
 }
 
 /// The parts of a range of bytes, block by block: the block's number, where in it the part starts, and where in the range.
-fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         if done == len {
@@ -285,13 +306,13 @@ impl<B: StorageBackend> StorageBackend for Logged<B> {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         // Held to the end: a checkpoint takes blocks away only when nobody reads.
-        let newer = self.newer();
-        let whole = parts(offset, out.len()).all(|(number, ..)| newer.get(number).is_some());
+        let state = self.state();
+        let whole = parts(offset, out.len()).all(|(number, ..)| state.get(number).is_some());
         if !whole {
             self.file.read(offset, out)?;
         }
         for (number, within, range) in parts(offset, out.len()) {
-            if let Some(block) = newer.get(number) {
+            if let Some(block) = state.get(number) {
                 let to = within + range.len();
                 out[range].copy_from_slice(&block[within..to]);
             }
@@ -303,59 +324,59 @@ impl<B: StorageBackend> StorageBackend for Logged<B> {
         if len < self.file.len()? {
             self.checkpoint()?;
             let blocks = len.div_ceil(BLOCK as u64);
-            let mut newer = self.newer_mut();
-            newer.pending.retain(|number, _| *number < blocks);
-            // What is beyond the end is zero if the file grows again.
             let within = (len % BLOCK as u64) as usize;
-            if within > 0
-                && let Some(last) = newer.pending.get_mut(&(blocks - 1))
-            {
-                Arc::make_mut(last)[within..].fill(0);
+            let mut state = self.state_mut();
+            let State { image, pending, .. } = &mut *state;
+            for (number, place) in &*pending {
+                // What is beyond the end is zero if the file grows again. The block stays in the record.
+                if *number >= blocks {
+                    image[*place..place + BLOCK].fill(0);
+                } else if within > 0 && *number == blocks - 1 {
+                    image[place + within..place + BLOCK].fill(0);
+                }
             }
         }
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.is_direct.swap(false, Ordering::AcqRel) {
+        if std::mem::take(&mut self.state_mut().is_direct) {
             return self.file.sync_data();
         }
-        let len = self.file.len()?;
-        let before = self.end().hash;
-        let record = Record::new(&before, len, &self.newer().pending);
-        let size = record.bytes.len() as u64;
-        if self.end().at + size > self.limit {
+        if !self.state().has_room(0, self.limit) {
             self.checkpoint()?;
         }
-        let mut end = self.end();
-        self.log.write(end.at, &record.bytes)?;
+        let record = self.state_mut().finish(self.file.len()?);
+        let state = self.state();
+        self.log.write(record.start as u64, &state.image[record.clone()])?;
+        drop(state);
         self.log.sync_data()?;
-        *end = End { at: end.at + size, hash: record.hash };
-        let mut newer = self.newer_mut();
-        let pending = std::mem::take(&mut newer.pending);
-        newer.logged.extend(pending);
+        self.state_mut().logged(record);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.is_direct.load(Ordering::Acquire) {
-            return self.file.write(offset, data);
-        }
-        let mut newer = self.newer_mut();
         for (number, within, range) in parts(offset, data.len()) {
-            let block = match <[u8; BLOCK]>::try_from(&data[range.clone()]) {
-                Ok(whole) => whole,
-                Err(_) => {
-                    let mut block = self.base(&newer, number)?;
-                    block[within..within + range.len()].copy_from_slice(&data[range]);
-                    block
+            if !self.state().has_room(1, self.limit) {
+                self.checkpoint()?;
+                if !self.state().has_room(1, self.limit) {
+                    self.go_direct()?;
                 }
-            };
-            newer.pending.insert(number, Arc::new(block));
+            }
+            let mut state = self.state_mut();
+            if state.is_direct {
+                return self.file.write(offset + range.start as u64, &data[range.start..]);
+            }
+            match <&[u8; BLOCK]>::try_from(&data[range.clone()]) {
+                Ok(whole) => state.put(number, whole),
+                Err(_) => {
+                    let mut block = self.base(&state, number)?;
+                    block[within..within + range.len()].copy_from_slice(&data[range]);
+                    state.put(number, &block);
+                }
+            }
         }
-        let is_much = (newer.pending.len() * BLOCK) as u64 > self.limit / 2;
-        drop(newer);
-        if is_much { self.go_direct() } else { Ok(()) }
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {

@@ -22,7 +22,7 @@ use crate::error::Error;
 pub(crate) const CACHE: usize = 32 << 20;
 
 /// Bytes of the index's log: some hundred groups of changes, and so much memory at the most; replayed in a moment.
-pub(crate) const LOG: u64 = 8 << 20;
+pub(crate) const LOG: usize = 8 << 20;
 
 /// Runs `work` where it may block. A panic in it becomes [`Error::Failed`]; a runtime that shuts down
 /// becomes [`Error::Closed`].

@@ -25,7 +25,7 @@ mod content;
 pub(crate) const CACHE: usize = 1 << 20;
 
 /// Bytes of the index's log: so few that it is full now and then.
-pub(crate) const LOG: u64 = 512 << 10;
+pub(crate) const LOG: usize = 512 << 10;
 
 thread_local! {
     static DISKS: RefCell<BTreeMap<String, Disk>> = const { RefCell::new(BTreeMap::new()) };

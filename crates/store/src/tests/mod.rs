@@ -28,7 +28,7 @@ const ME: NodeId = NodeId([7; 32]);
 const NO_LAYOUT: LayoutVersion = LayoutVersion(0);
 
 /// Bytes of the index's log: it is full after some groups.
-const LOG: u64 = 256 << 10;
+const LOG: usize = 256 << 10;
 
 fn options() -> Options {
     Options { node: ME, capacity: None }

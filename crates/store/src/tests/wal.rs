@@ -7,7 +7,7 @@ use redb::StorageBackend as _;
 use super::*;
 use crate::tests::crash_disk::{CrashDisk, CrashFile, Cut};
 
-const LIMIT: u64 = 24 * BLOCK as u64;
+const LIMIT: usize = 24 * BLOCK;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -71,7 +71,7 @@ fn run(steps: &[Step], disk: &CrashDisk, model: &mut Model) -> io::Result<()> {
                 model.current[at..at + len].copy_from_slice(&data);
                 logged.write(at as u64, &data)?;
                 unsynced += len.div_ceil(BLOCK) + 1;
-                model.spilled |= (unsynced * BLOCK) as u64 > LIMIT / 2;
+                model.spilled |= (1 + unsynced) * BLOCK > LIMIT;
             }
             Step::Grow(by) => {
                 model.current.resize(model.current.len() + usize::from(*by), 0);
