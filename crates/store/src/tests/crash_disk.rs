@@ -14,6 +14,8 @@ pub(crate) enum Cut {
     Lost,
     /// All of it survives, but for the second half of the last write to each file.
     LastTorn,
+    /// All of it survives, but for the first half of the last write to each file.
+    LastHeadless,
     /// Every other write survives, starting with the first.
     Even,
     /// Every other write survives, starting with the second.
@@ -21,7 +23,7 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    pub(crate) const ALL: [Cut; 4] = [Cut::Lost, Cut::LastTorn, Cut::Even, Cut::Odd];
+    pub(crate) const ALL: [Cut; 5] = [Cut::Lost, Cut::LastTorn, Cut::LastHeadless, Cut::Even, Cut::Odd];
 }
 
 #[derive(Clone, Debug)]
@@ -134,16 +136,18 @@ impl Content {
                     bytes.resize(bytes.len().max(*len), 0);
                 }
                 Unsynced::Write(at, data) => {
+                    let (half, whole) = (data.len() / 2, data.len());
                     let keep = match cut {
-                        Cut::Lost => 0,
-                        Cut::LastTorn if number == last => data.len() / 2,
-                        Cut::LastTorn => data.len(),
-                        Cut::Even => data.len() * usize::from(number % 2 == 0),
-                        Cut::Odd => data.len() * usize::from(number % 2 == 1),
+                        Cut::Lost => 0..0,
+                        Cut::LastTorn if number == last => 0..half,
+                        Cut::LastHeadless if number == last => half..whole,
+                        Cut::LastTorn | Cut::LastHeadless => 0..whole,
+                        Cut::Even => 0..whole * usize::from(number % 2 == 0),
+                        Cut::Odd => 0..whole * usize::from(number % 2 == 1),
                     };
-                    if keep > 0 {
-                        bytes.resize(bytes.len().max(at + keep), 0);
-                        bytes[*at..at + keep].copy_from_slice(&data[..keep]);
+                    if !keep.is_empty() {
+                        bytes.resize(bytes.len().max(at + keep.end), 0);
+                        bytes[at + keep.start..at + keep.end].copy_from_slice(&data[keep]);
                     }
                 }
             }
