@@ -37,6 +37,9 @@ pub(crate) const TLS_BUFFER: usize = 256 << 10;
 /// Bytes read from the socket at once while a body runs.
 const BULK_READ: usize = 128 << 10;
 
+/// Bytes read from the socket at once while a reply is awaited: its frame, and what comes with it of its body.
+pub(crate) const REPLY_READ: usize = 32 << 10;
+
 /// A frame's payload grows by at most this much before its bytes arrive.
 const PIECE: usize = 64 << 10;
 
@@ -157,11 +160,13 @@ impl Conn {
         Ok(Some((tag, payload.freeze())))
     }
 
-    /// Writes and flushes a frame. A failure means that the peer can't have got it whole.
-    pub(crate) async fn write_frame(
+    /// Writes and flushes a frame, and what follows it in the same write. A failure means that the peer can't have
+    /// got it whole.
+    pub(crate) async fn write_frame_and(
         &mut self,
         tag: u64,
         payload: &[u8],
+        after: &[u8],
         max: usize,
         stall: Duration,
         by: Instant,
@@ -172,8 +177,21 @@ impl Conn {
             max: max as u64,
             sent: false,
         })?;
+        out.extend_from_slice(after);
         self.write_all(&out, stall, by).await?;
         self.flush(stall, by).await
+    }
+
+    /// As [`Conn::write_frame_and`], with nothing after it.
+    pub(crate) async fn write_frame(
+        &mut self,
+        tag: u64,
+        payload: &[u8],
+        max: usize,
+        stall: Duration,
+        by: Instant,
+    ) -> Result<(), Error> {
+        self.write_frame_and(tag, payload, &[], max, stall, by).await
     }
 
     /// Writes and flushes the byte that names or takes a lane.

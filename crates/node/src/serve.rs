@@ -330,8 +330,7 @@ async fn send_segments(
         return reply(exchange, Failure::Malformed("segments beyond the chunk's end".into())).await;
     }
     let head = wire::encode(&StreamReply::Sending(Vec::new()));
-    let mut outgoing = exchange.reply(head, end - start).await?;
-    outgoing.write_all(&first).await?;
+    let mut outgoing = exchange.reply_with(head, end - start, &first).await?;
     let mut at = start + first.len() as u64;
     let mut buffer = first;
     while at < end {

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{check_length, pool::Pool, read_body, write_body};
-use crate::{conn::Conn, error::Error, limits::Limits, sys::Instant};
+use crate::{
+    conn::{Conn, REPLY_READ},
+    error::Error,
+    limits::Limits,
+    sys::Instant,
+};
 
 /// Where a connection came from and goes back to, with a place among the peer's exchanges.
 pub(crate) struct Origin {
@@ -98,6 +103,7 @@ impl Exchange {
                 flushed => flushed?,
             }
         }
+        self.conn.read_ahead(REPLY_READ);
         let reply = self.conn.read_frame(self.frame, self.stall, self.deadline).await;
         let (len, header) = match (reply, self.broken.take()) {
             (Ok(Some(reply)), _) => reply,

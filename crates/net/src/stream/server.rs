@@ -8,7 +8,9 @@ use pando_core::id::NodeId;
 use tokio::sync::oneshot;
 
 use super::{check_length, read_body, write_body};
-use crate::{conn::Conn, context::Context, error::Error, limits::Limits, service::Service, sys::Instant};
+use crate::{
+    conn::Conn, context::Context, error::Error, limits::Limits, service::Service, stats::add, sys::Instant,
+};
 
 /// Bytes thrown away at once when a body was not wanted.
 const DRAIN: usize = 64 << 10;
@@ -136,14 +138,26 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Error::FrameTooLarge`], [`Error::BodyLength`] above the limits; what broke the connection otherwise.
-    pub async fn reply(mut self, header: Bytes, body_len: u64) -> Result<Outgoing, Error> {
+    pub async fn reply(self, header: Bytes, body_len: u64) -> Result<Outgoing, Error> {
+        self.reply_with(header, body_len, &[]).await
+    }
+
+    /// As [`reply`](Incoming::reply), with the first bytes of the body, few enough to be copied: they go out in the same
+    /// write.
+    ///
+    /// # Errors
+    /// As [`Incoming::reply`]; [`Error::BodyLength`] for more than the body has.
+    pub async fn reply_with(mut self, header: Bytes, body_len: u64, first: &[u8]) -> Result<Outgoing, Error> {
         let Bounds { frame, body, stall } = self.bounds;
         if body_len > body {
             return Err(Error::BodyLength { announced: body, given: body_len });
         }
-        self.conn.write_frame(body_len, &header, frame, stall, Instant::now() + stall).await?;
+        check_length(body_len, body_len, first.len() as u64)?;
+        let by = Instant::now() + stall;
+        self.conn.write_frame_and(body_len, &header, first, frame, stall, by).await?;
+        add(&self.conn.counters().stream_out, first.len());
         let Self { conn, give_back, left: unread, .. } = self;
-        Ok(Outgoing { conn, give_back, unread, len: body_len, left: body_len, stall })
+        Ok(Outgoing { conn, give_back, unread, len: body_len, left: body_len - first.len() as u64, stall })
     }
 }
 

@@ -103,8 +103,9 @@ impl Service for Known {
                 b"echo" => {
                     let mut body = vec![0; len as usize];
                     exchange.read_exact(&mut body).await?;
-                    let mut out = exchange.reply(request, len).await?;
-                    for piece in body.chunks(100_000) {
+                    let (first, rest) = body.split_at(body.len().min(60_000));
+                    let mut out = exchange.reply_with(request, len, first).await?;
+                    for piece in rest.chunks(100_000) {
                         out.write_all(piece).await?;
                     }
                     out.finish().await
