@@ -206,7 +206,6 @@ async fn claim(
         condition: to.condition,
         replace,
         tags: said.tags,
-        ..CopyOptions::default()
     };
     let copied = face.node.copy((from.bucket, from.key), (to.bucket, to.key), options).await;
     let (_, info) = copied.map_err(|error| match error {
