@@ -59,6 +59,16 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// Works the queue off until the node stops.
 pub(crate) async fn collect(inner: Arc<Inner>) {
     let pause = (inner.grace / 10).clamp(PAUSE.0, PAUSE.1);
+    // A clock that was put back while this node was down must not keep for long what would be due by now: nothing is put
+    // off further than this.
+    let latest = (inner.steady_ms()).saturating_add((inner.grace * (AGAIN + 1)).as_millis() as u64);
+    match inner.store.hasten(latest, inner.after_grace()).await {
+        Ok(0) => {}
+        Ok(versions) => {
+            tracing::info!(versions, "looked at sooner: the clock was ahead when they were put off")
+        }
+        Err(error) => tracing::warn!(%error, "what was put off while the clock was ahead stays so"),
+    }
     loop {
         match inner.store.due(inner.steady_ms(), BATCH).await {
             Ok(due) => {

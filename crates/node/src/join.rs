@@ -231,6 +231,10 @@ async fn ask_once(inner: &Arc<Inner>, ticket: &Ticket, request: JoinRequest) -> 
         let deadline = Instant::now() + PATIENCE;
         match inner.endpoint().join(*address, ticket.inviter, request.clone(), deadline).await {
             Ok(reply) => return Ok(wire::decode(&reply)?),
+            // It may have heard the request, and what it proposed may be decided yet.
+            Err(error) if error.maybe_delivered() => {
+                return Ok(JoinReply::Undecided(format!("{address}: {error}")));
+            }
             Err(error) => why.push(format!("{address}: {error}")),
         }
     }

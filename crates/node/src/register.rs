@@ -472,6 +472,10 @@ impl Inner {
                 {
                     (found.value, Some(Err(reason)))
                 }
+                // The same, where nothing was found: nothing is written, by a write of its own.
+                None if change.attempted() => {
+                    (Value::after(None, WriteId(sys::random()), State::Absent), Some(Err(reason)))
+                }
                 found => return Ok(Attempt::Over(Outcome::Declined(reason, found))),
             },
             Verdict::Done => {

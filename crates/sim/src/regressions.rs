@@ -24,6 +24,8 @@ pub const REGRESSIONS: &[(&str, u64)] = &[
         "a newcomer whose joining was proposed, but not decided in time, was refused, and then made a member",
         430,
     ),
+    ("after a failed sync the index's log was emptied when the store was closed", 877),
+    ("what was due by a clock that was put back while a node was down stayed for as long", 1026),
     ("the world gave nine nodes on a slow network too little time to join", 3696),
     ("the world drained a node before those that were to take its place had joined", 4585),
 ];

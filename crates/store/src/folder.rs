@@ -128,33 +128,43 @@ impl Folder {
         sync_folder(&self.root).map_err(|error| Error::io(format!("sync {}", self.root.display()), error))
     }
 
-    /// The files of the index and of its log. If there is no index, `create` makes it in `tmp` first, so that a crash
-    /// never leaves half of one in its place. If there is no log, `upgrade` is told of the index before one is made: then
-    /// all of the index is in its file.
+    /// The files of the index and of its log. If there is no index, `make` makes it in `tmp` first, so that a crash never
+    /// leaves half of one in its place; it also brings one to today's format whose log was never written to. The two
+    /// belong together: neither is opened without the other, but for an index that `needs_no_log`.
     pub(crate) fn prepare_index(
         &self,
-        create: impl FnOnce(&Path) -> Result<(), Error>,
-        upgrade: impl FnOnce(&Path) -> Result<(), Error>,
+        needs_no_log: impl FnOnce(&Path) -> Result<bool, Error>,
+        make: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<(PathBuf, PathBuf), Error> {
         let (path, log) = (self.root.join("index.redb"), self.root.join("index.log"));
-        let is_there = |path: &Path| {
-            sys::exists(path).map_err(|error| Error::io(format!("look for {}", path.display()), error))
+        let (index_len, log_len) = (file_len(&path)?, file_len(&log)?);
+        let alone = |what: &Path, other: &str| Error::Corrupt {
+            what: what.display().to_string(),
+            expected: format!("{other} beside it: the two belong together"),
+            found: "none; put it back, or use another data folder".into(),
         };
-        if !is_there(&path)? {
-            let made = self.tmp.join("index.redb");
-            create(&made)?;
-            sys::rename(&made, &path)
-                .map_err(|error| Error::io(format!("put {} in its place", path.display()), error))?;
-        } else if !is_there(&log)? {
-            upgrade(&path)?;
+        match (index_len, log_len) {
+            (None, Some(1..)) => return Err(alone(&log, "index.redb")),
+            (Some(_), None) if !needs_no_log(&path)? => return Err(alone(&path, "index.log")),
+            _ => {}
         }
-        sys::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&log)
-            .map_err(|error| Error::io(format!("make {}", log.display()), error))?;
+        if log_len.is_none() {
+            let mut options = sys::OpenOptions::new();
+            let made = options.create(true).truncate(false).write(true).mode(0o600).open(&log);
+            made.map_err(|error| Error::io(format!("make {}", log.display()), error))?;
+            // There before anything says that it must be.
+            self.sync_root()?;
+        }
+        match index_len {
+            None => {
+                let made = self.tmp.join("index.redb");
+                make(&made)?;
+                sys::rename(&made, &path)
+                    .map_err(|error| Error::io(format!("put {} in its place", path.display()), error))?;
+            }
+            Some(_) if log_len.unwrap_or(0) == 0 => make(&path)?,
+            Some(_) => {}
+        }
         // Even if they were there: whoever made them may have been killed before this.
         self.sync_root()?;
         Ok((path, log))
@@ -320,6 +330,14 @@ fn make(dir: &Path) -> Result<(), Error> {
         .mode(0o700)
         .create(dir)
         .map_err(|error| Error::io(format!("make folder {}", dir.display()), error))
+}
+
+/// Bytes of a file; `None` if there is none.
+fn file_len(path: &Path) -> Result<Option<u64>, Error> {
+    let look = || -> io::Result<Option<u64>> {
+        Ok(if sys::exists(path)? { Some(sys::File::open(path)?.metadata()?.len()) } else { None })
+    };
+    look().map_err(|error| Error::io(format!("look for {}", path.display()), error))
 }
 
 fn sync_folder(dir: &Path) -> io::Result<()> {

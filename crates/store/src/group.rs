@@ -352,6 +352,12 @@ impl<'a> Group<'a> {
         row.map(|row| rows::decode_version(id, row.value())).transpose()
     }
 
+    /// Some versions that are to be checked after `latest`.
+    pub(crate) fn due_after(&self, latest: u64, limit: usize) -> Result<Vec<WriteId>, Error> {
+        let late = self.due.range((latest.saturating_add(1), &[0; 16])..)?.take(limit);
+        late.map(|row| Ok(WriteId(*row?.0.value().1))).collect()
+    }
+
     /// Writes a version's row and keeps the due queue in step.
     pub(crate) fn put_version(&mut self, id: WriteId, version: &Version) -> Result<(), Error> {
         let old = self.version(id)?;

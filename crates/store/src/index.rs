@@ -17,6 +17,9 @@ use crate::{
 /// The format of the index, raised when an older version could no longer read it.
 pub(crate) const FORMAT: u64 = 4;
 
+/// The first format with a log.
+const FORMAT_WITH_LOG: u64 = 4;
+
 /// Registers by name: the row of what was accepted.
 pub(crate) const REGISTERS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("registers");
 /// What a listing shows of registers, by name; not of those of layouts. Rows: `listed.rs`.
@@ -108,6 +111,14 @@ pub(crate) fn logged<B: StorageBackend>(file: B, log: B, limit: usize) -> Result
 pub(crate) fn make(path: &Path) -> Result<(), Error> {
     let (database, _) = open(file_backend(path)?)?;
     Ok(database.close()?)
+}
+
+/// Whether the index in the file at `path` is of a format that had no log.
+pub(crate) fn needs_no_log(path: &Path) -> Result<bool, Error> {
+    let database = Builder::new().set_cache_size(sys::CACHE).create_with_backend(file_backend(path)?)?;
+    let old = !has_format(&database)? || number(&database, "format")? < FORMAT_WITH_LOG;
+    database.close()?;
+    Ok(old)
 }
 
 /// Opens the index, with all of its tables, and reads the facts.

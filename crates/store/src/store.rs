@@ -54,7 +54,7 @@ impl Store {
         let dir = dir.to_owned();
         let shared = sys::blocking(move || {
             let folder = Folder::open(&dir)?;
-            let (path, log) = folder.prepare_index(index::make, index::make)?;
+            let (path, log) = folder.prepare_index(index::needs_no_log, index::make)?;
             open_shared(folder, index::logged_backend(&path, &log)?, &options)
         })
         .await??;

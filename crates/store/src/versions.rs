@@ -119,6 +119,29 @@ impl Store {
         .await
     }
 
+    /// Versions that are to be checked after `latest` are to be checked at `due` instead, which is not after it. How many
+    /// there were.
+    pub async fn hasten(&self, latest: u64, due: u64) -> Result<usize, Error> {
+        let (due, mut all) = (due.min(latest), 0);
+        loop {
+            let hastened = self.change(2 * MAX_BATCH, move |group| {
+                let mut hastened = 0;
+                for version in group.due_after(latest, MAX_BATCH)? {
+                    if let Some(known) = group.version(version)? {
+                        group.put_version(version, &Version { due: Some(due), ..known })?;
+                        hastened += 1;
+                    }
+                }
+                Ok(hastened)
+            });
+            let hastened = hastened.await?;
+            all += hastened;
+            if hastened < MAX_BATCH {
+                return Ok(all);
+            }
+        }
+    }
+
     async fn requeue(&self, version: WriteId, due: Option<u64>) -> Result<(), Error> {
         self.change(2, move |group| match group.version(version)? {
             Some(known) => group.put_version(version, &Version { due, ..known }),

@@ -6,7 +6,8 @@
 //! it was written, in the order of their places.
 //!
 //! Owns the log's format and the order of writes and syncs. Knows nothing of the index: it is a [`StorageBackend`] over
-//! two others. One thread writes; any number may read.
+//! two others. Any number of threads read; one at a time writes or syncs. (It is not always the same: a read of the
+//! index that needs memory writes pages that were changed and not synced.)
 //!
 //! **Why nothing is lost, and nothing comes back.**
 //!
@@ -21,17 +22,23 @@
 //! 4. What is too much for one record goes to the file directly, after a checkpoint, as it would without a log: the index
 //!    writes to unused pages only before it syncs.
 //!
+//! 5. After a failure nothing is written or synced any more: what is on the disk is unknown. The index can't be trusted to
+//!    see to that, since it does not mind if a write fails that it did for a read.
+//!
 //! Memory holds the log as it is on the disk, and where in it each block is: a block is copied there once, and not
 //! allocated by itself.
 
 use std::{
     collections::BTreeMap,
     io,
-    ops::Range,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    ops::{Bound, Range},
+    sync::{
+        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use redb::StorageBackend;
+use redb::{BackendError, StorageBackend};
 
 /// The unit of what is logged: the index's smallest page, and what disks write whole.
 const BLOCK: usize = 4096;
@@ -55,6 +62,9 @@ pub(crate) struct Logged<B> {
     /// Bytes of records that the log may hold.
     limit: usize,
     state: RwLock<State>,
+    /// Held by who writes or syncs, from the beginning to the end. Whoever holds it waits for nothing but the disk.
+    changing: Mutex<()>,
+    failed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +118,7 @@ impl State {
             self.image.truncate(start);
             self.image.resize(start + BLOCK, 0);
         }
+        assert!(self.pending.len() <= MOST, "there was room for each");
         // In the order of their places in the record.
         let mut numbers: Vec<(usize, u64)> =
             self.pending.iter().map(|(number, place)| (*place, *number)).collect();
@@ -159,7 +170,14 @@ impl<B: StorageBackend> Logged<B> {
     /// Opens a file and its log, and replays what the log has.
     pub(crate) fn open(file: B, log: B, limit: usize) -> io::Result<Self> {
         let state = State { image: Vec::with_capacity(limit), ..State::default() };
-        let logged = Self { file, log, limit, state: RwLock::new(state) };
+        let logged = Self {
+            file,
+            log,
+            limit,
+            state: RwLock::new(state),
+            changing: Mutex::default(),
+            failed: AtomicBool::new(false),
+        };
         if logged.replay()? {
             logged.checkpoint()?;
         }
@@ -172,6 +190,19 @@ impl<B: StorageBackend> Logged<B> {
 
     fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something, alone; nothing after a failure.
+    fn change<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier write to the index failed"));
+        }
+        let changed = change();
+        if changed.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        changed
     }
 
     /// Takes the records of the log in; whether there are any. Each was durable, or is whole by luck.
@@ -262,9 +293,68 @@ impl<B: StorageBackend> Logged<B> {
     fn go_direct(&self) -> io::Result<()> {
         self.checkpoint()?;
         let mut state = self.state_mut();
-        let pending = std::mem::take(&mut state.pending);
-        self.write_out(&state, &pending)?;
+        self.write_out(&state, &state.pending)?;
+        state.pending.clear();
         state.is_direct = true;
+        Ok(())
+    }
+
+    fn set_len_alone(&self, len: u64) -> io::Result<()> {
+        if len < self.file.len()? {
+            self.checkpoint()?;
+            let blocks = len.div_ceil(BLOCK as u64);
+            let within = (len % BLOCK as u64) as usize;
+            let mut state = self.state_mut();
+            let State { image, pending, .. } = &mut *state;
+            for (number, place) in &*pending {
+                // What is beyond the end is zero if the file grows again. The block stays in the record.
+                if *number >= blocks {
+                    image[*place..place + BLOCK].fill(0);
+                } else if within > 0 && *number == blocks - 1 {
+                    image[place + within..place + BLOCK].fill(0);
+                }
+            }
+        }
+        self.file.set_len(len)
+    }
+
+    fn sync_alone(&self) -> io::Result<()> {
+        if std::mem::take(&mut self.state_mut().is_direct) {
+            return self.file.sync_data();
+        }
+        if !self.state().has_room(0, self.limit) {
+            self.checkpoint()?;
+        }
+        let record = self.state_mut().finish(self.file.len()?);
+        let state = self.state();
+        self.log.write(record.start as u64, &state.image[record.clone()])?;
+        drop(state);
+        self.log.sync_data()?;
+        self.state_mut().logged(record);
+        Ok(())
+    }
+
+    fn write_alone(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        for (number, within, range) in parts(offset, data.len()) {
+            if !self.state().has_room(1, self.limit) {
+                self.checkpoint()?;
+                if !self.state().has_room(1, self.limit) {
+                    self.go_direct()?;
+                }
+            }
+            let mut state = self.state_mut();
+            if state.is_direct {
+                return self.file.write(offset + range.start as u64, &data[range.start..]);
+            }
+            match <&[u8; BLOCK]>::try_from(&data[range.clone()]) {
+                Ok(whole) => state.put(number, whole),
+                Err(_) => {
+                    let mut block = self.base(&state, number)?;
+                    block[within..within + range.len()].copy_from_slice(&data[range]);
+                    state.put(number, &block);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -321,69 +411,46 @@ impl<B: StorageBackend> StorageBackend for Logged<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if len < self.file.len()? {
-            self.checkpoint()?;
-            let blocks = len.div_ceil(BLOCK as u64);
-            let within = (len % BLOCK as u64) as usize;
-            let mut state = self.state_mut();
-            let State { image, pending, .. } = &mut *state;
-            for (number, place) in &*pending {
-                // What is beyond the end is zero if the file grows again. The block stays in the record.
-                if *number >= blocks {
-                    image[*place..place + BLOCK].fill(0);
-                } else if within > 0 && *number == blocks - 1 {
-                    image[place + within..place + BLOCK].fill(0);
-                }
-            }
-        }
-        self.file.set_len(len)
+        self.change(|| self.set_len_alone(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if std::mem::take(&mut self.state_mut().is_direct) {
-            return self.file.sync_data();
-        }
-        if !self.state().has_room(0, self.limit) {
-            self.checkpoint()?;
-        }
-        let record = self.state_mut().finish(self.file.len()?);
-        let state = self.state();
-        self.log.write(record.start as u64, &state.image[record.clone()])?;
-        drop(state);
-        self.log.sync_data()?;
-        self.state_mut().logged(record);
-        Ok(())
+        self.change(|| self.sync_alone())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        for (number, within, range) in parts(offset, data.len()) {
-            if !self.state().has_room(1, self.limit) {
-                self.checkpoint()?;
-                if !self.state().has_room(1, self.limit) {
-                    self.go_direct()?;
-                }
-            }
-            let mut state = self.state_mut();
-            if state.is_direct {
-                return self.file.write(offset + range.start as u64, &data[range.start..]);
-            }
-            match <&[u8; BLOCK]>::try_from(&data[range.clone()]) {
-                Ok(whole) => state.put(number, whole),
-                Err(_) => {
-                    let mut block = self.base(&state, number)?;
-                    block[within..within + range.len()].copy_from_slice(&data[range]);
-                    state.put(number, &block);
-                }
-            }
-        }
-        Ok(())
+        self.change(|| self.write_alone(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {
         // What is pending was not synced, and need not be; the log goes on being there, empty.
-        self.checkpoint()?;
-        self.log.close()?;
-        self.file.close()
+        let emptied = self.change(|| self.checkpoint());
+        let closed = self.log.close().and(self.file.close());
+        emptied.and(closed)
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
     }
 }
 

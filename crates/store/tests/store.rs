@@ -101,6 +101,23 @@ async fn a_chunk_is_written_read_and_deleted() {
 }
 
 #[tokio::test]
+async fn the_index_and_its_log_belong_together() {
+    for missing in ["index.redb", "index.log"] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        store.meta_put("a", Some("1".into())).await.unwrap();
+        store.close().await.unwrap();
+        fs::rename(dir.path().join(missing), dir.path().join("aside")).unwrap();
+        let refused = Store::open(dir.path(), Options { node: ME, capacity: None }).await.map(drop);
+        assert!(matches!(&refused, Err(Error::Corrupt { .. })), "{missing}: {refused:?}");
+        fs::rename(dir.path().join("aside"), dir.path().join(missing)).unwrap();
+        let store = open(dir.path()).await;
+        assert_eq!(store.meta_get("a").await.unwrap().unwrap(), "1");
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_the_chunk_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
@@ -242,6 +259,10 @@ async fn versions_are_due_confirmed_rechecked_and_released() {
     assert_eq!(store.due(100, 1).await.unwrap().len(), 1);
     let other = store.claim(ONE, name("two"), &[a], 10).await;
     assert!(matches!(other, Err(Error::Malformed { .. })), "{other:?}");
+
+    assert_eq!(store.hasten(100, 80).await.unwrap(), 0);
+    assert_eq!(store.hasten(80, 90).await.unwrap(), 1);
+    assert_eq!(store.due(80, 10).await.unwrap(), [(TWO, name("two")), (ONE, name("one"))]);
 
     store.confirm(ONE).await.unwrap();
     assert_eq!(store.due(u64::MAX, 10).await.unwrap(), [(TWO, name("two"))]);

@@ -100,6 +100,12 @@ impl CrashDisk {
         Held { came, go }
     }
 
+    /// The power is back, and nothing was lost: a failure that was none for long.
+    pub(crate) fn revive(&self) {
+        let mut inner = self.inner();
+        (inner.dead, inner.fuel) = (false, None);
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.inner().dead
     }

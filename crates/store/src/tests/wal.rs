@@ -195,3 +195,77 @@ fn a_block_that_is_written_often_goes_to_the_file_once() {
     logged.read(0, &mut block).unwrap();
     assert_eq!(block, [99; BLOCK]);
 }
+
+/// The index writes from threads that read, too.
+#[test]
+fn who_writes_while_another_syncs_is_in_the_next_record() {
+    let disk = CrashDisk::default();
+    let logged = open(&disk).unwrap();
+    logged.set_len(8 * BLOCK as u64).unwrap();
+    for pending in [false, true] {
+        if pending {
+            logged.write(0, &[1; BLOCK]).unwrap();
+        }
+        let mut held = disk.hold_next_sync();
+        std::thread::scope(|threads| {
+            let syncing = threads.spawn(|| logged.sync_data());
+            held.came.blocking_recv().unwrap();
+            let (began, begins) = std::sync::mpsc::channel();
+            let logged = &logged;
+            let writing = threads.spawn(move || {
+                began.send(()).unwrap();
+                logged.write(BLOCK as u64, &[2; BLOCK])
+            });
+            begins.recv().unwrap();
+            // However far it is by now.
+            held.go.send(()).unwrap();
+            syncing.join().unwrap().unwrap();
+            writing.join().unwrap().unwrap();
+        });
+        logged.sync_data().unwrap();
+        logged.write(2 * BLOCK as u64, &[3; BLOCK]).unwrap();
+        logged.sync_data().unwrap();
+        let found = content(&open(&disk.after(Cut::Lost)).unwrap());
+        assert!(found[BLOCK..2 * BLOCK] == [2; BLOCK] && found[2 * BLOCK..3 * BLOCK] == [3; BLOCK]);
+        assert!(content(&logged) == found);
+    }
+}
+
+#[test]
+fn many_who_write_at_once_lose_nothing() {
+    const THREADS: u64 = 4;
+    let disk = CrashDisk::default();
+    let logged = open(&disk).unwrap();
+    logged.set_len(THREADS * 4 * BLOCK as u64).unwrap();
+    std::thread::scope(|threads| {
+        for thread in 0..THREADS {
+            let logged = &logged;
+            threads.spawn(move || {
+                for round in 0..200u64 {
+                    let at = (thread * 4 + round % 4) * BLOCK as u64;
+                    logged.write(at, &[round as u8; BLOCK]).unwrap();
+                    let mut back = [0; BLOCK];
+                    logged.read(at, &mut back).unwrap();
+                    assert!(back == [round as u8; BLOCK], "a block of its own");
+                    if round % 7 == thread {
+                        logged.sync_data().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    logged.sync_data().unwrap();
+    assert!(content(&open(&disk.after(Cut::Lost)).unwrap()) == content(&logged));
+}
+
+#[test]
+fn after_a_failure_nothing_is_synced() {
+    let disk = CrashDisk::default();
+    let logged = open(&disk).unwrap();
+    logged.set_len(BLOCK as u64).unwrap();
+    logged.write(0, &[1; BLOCK]).unwrap();
+    disk.set_fuel(0);
+    assert!(logged.sync_data().is_err());
+    disk.revive();
+    assert!(logged.sync_data().is_err() && logged.write(0, &[2; BLOCK]).is_err() && logged.close().is_err());
+}
