@@ -65,7 +65,7 @@ pub(crate) async fn collect(inner: Arc<Inner>) {
     match inner.store.hasten(latest, inner.after_grace()).await {
         Ok(0) => {}
         Ok(versions) => {
-            tracing::info!(versions, "looked at sooner: the clock was ahead when they were put off")
+            tracing::info!(versions, "looked at sooner: the clock was ahead when they were put off");
         }
         Err(error) => tracing::warn!(%error, "what was put off while the clock was ahead stays so"),
     }
