@@ -37,15 +37,18 @@ fn good_seeds_exit_with_0_and_sum_up() {
 
 #[test]
 fn a_finding_exits_with_1_and_says_how_to_repeat_it() {
-    let (code, out, _) = sim(&["--seeds", "50", "--jobs", "1", "--mutant", "majority-of-one"]);
+    let hunt = ["--seeds", "50", "--jobs", "1", "--mutant", "accept-below", "--profile", "hot-key"];
+    let (code, out, _) = sim(&hunt);
     assert_eq!(code, 1, "{out}");
+    assert!(out.contains(": violation") && out.contains("not linearizable"), "{out}");
     let (_, found) = out.split_once(": violation\n").expect("it is said what it is");
     let found = found.lines().next().expect("and what was wrong").trim();
     let (_, repeat) = out.split_once("  repeat: ").expect("a command to repeat it");
     let (_, args) = repeat.lines().next().expect("one line").split_once(" -- ").expect("arguments");
     let (code, again, _) = sim(&args.split(' ').collect::<Vec<_>>());
     assert_eq!(code, 1, "{again}");
-    assert!(again.contains("violation: ") && again.contains(found), "{found}\n{again}");
+    assert!(again.contains("violation: ") && again.contains("not linearizable"), "{again}");
+    assert!(again.contains(found), "{found}\n{again}");
 }
 
 #[test]

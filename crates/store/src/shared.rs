@@ -2,8 +2,8 @@
 //!
 //! The writer alone changes the known layout and the space in use, and the acceptor but for promises that change
 //! nothing on the disk (see `registers.rs`); everyone may look. Locks here are held for a few instructions (the
-//! acceptor's also while a few rows of one snapshot are read) and never across a wait, but for the chunk locks, which are made for
-//! that.
+//! acceptor's also while a few rows of one snapshot are read) and never across a wait, but for the chunk locks, which are
+//! made for that.
 
 use std::{
     collections::HashMap,

@@ -21,7 +21,6 @@
 //!    blocks, so that a torn write never reaches back into one that was synced.
 //! 4. What is too much for one record goes to the file directly, after a checkpoint, as it would without a log: the index
 //!    writes to unused pages only before it syncs.
-//!
 //! 5. After a failure nothing is written or synced any more: what is on the disk is unknown. The index can't be trusted to
 //!    see to that, since it does not mind if a write fails that it did for a read.
 //!

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read},
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -42,6 +42,8 @@ const RECEIVE: usize = 512 << 10;
 /// A connection to the running node.
 pub(crate) struct Client {
     stream: UnixStream,
+    /// The node's data folder.
+    data: PathBuf,
     /// Whether an answer failed to come: the connection is of no more use.
     lost: bool,
 }
@@ -76,7 +78,7 @@ impl Client {
         };
         let result: io::Result<UnixStream> = timeout(PATIENCE, connected).await.map_err(slow)?;
         match result {
-            Ok(stream) => Ok(Self { stream, lost: false }),
+            Ok(stream) => Ok(Self { stream, data: data.to_owned(), lost: false }),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound
                 | io::ErrorKind::ConnectionRefused
@@ -87,6 +89,11 @@ impl Client {
                 _ => Err(error).with_context(|| format!("can't reach the node at {}", path.display())),
             },
         }
+    }
+
+    /// Another connection to the same node.
+    pub(super) async fn again(&self) -> anyhow::Result<Self> {
+        Self::connect(&self.data).await
     }
 
     pub(super) async fn send(&mut self, request: &Request) -> anyhow::Result<()> {
@@ -528,7 +535,7 @@ mod tests {
             node.write_all(piece).await.unwrap();
         }
         node.write_all(&END.to_le_bytes()).await.unwrap();
-        (Client { stream, lost: false }, node)
+        (Client { stream, data: PathBuf::new(), lost: false }, node)
     }
 
     #[tokio::test]
@@ -560,7 +567,7 @@ mod tests {
         let request = Request::RemoveBucket { name: "photos".into() };
         let (stream, node) = UnixStream::pair().unwrap();
         drop(node);
-        let mut client = Client { stream, lost: false };
+        let mut client = Client { stream, data: PathBuf::new(), lost: false };
         let error = client.command(&request, "pando ls").await.unwrap_err();
         assert!(client.is_lost() && crate::exit::kind_of(&error) == Kind::Unknown);
         assert!(error.to_string().contains("`pando ls`"), "{error}");
@@ -568,7 +575,7 @@ mod tests {
         let (stream, mut node) = UnixStream::pair().unwrap();
         let refusal = Reply::Failed(Failure::new(Kind::NotFound, "no"));
         frame::write_message(&mut node, &refusal).await.unwrap();
-        let mut client = Client { stream, lost: false };
+        let mut client = Client { stream, data: PathBuf::new(), lost: false };
         let error = client.command(&request, "pando ls").await.unwrap_err();
         assert!(!client.is_lost() && crate::exit::kind_of(&error) == Kind::NotFound);
     }
