@@ -201,49 +201,63 @@ pub(crate) async fn take(
         }
     }
     metrics.bytes_in(head.len() as u64);
-    let mut at = head.len() as u64;
+    let at = head.len() as u64;
     if let Some(cipher) = &mut cipher {
         cipher.apply(0, &mut head);
     }
     let (done, digests) = oneshot::channel();
     let (sender, more) = mpsc::channel(PIECES);
     let (wanted, begin) = oneshot::channel();
-    let metrics = Arc::clone(metrics);
+    let pump = Pump { source, cipher, at, metrics: Arc::clone(metrics), to_node: sender };
     // Ends when the body does, or when the node has dropped the reader.
     tokio::spawn(async move {
         // The node reads past the head once it has one of its few places: a thread before that would be one of those
         // that all of the node shares, for as long as others take.
-        if begin.await.is_err() {
-            return;
-        }
-        let hashing = hasher.beside(done);
-        loop {
-            let piece = match source.next().await {
-                Ok(Some(piece)) => piece,
-                end => {
-                    let _ = sender.send(end).await;
-                    return;
-                }
-            };
-            metrics.bytes_in(piece.len() as u64);
-            if hashing.send(piece.clone()).await.is_err() {
-                return;
-            }
-            let len = piece.len() as u64;
-            let piece = match &mut cipher {
-                Some(cipher) => cipher.applied(at, piece),
-                None => piece,
-            };
-            at += len;
-            if sender.send(Ok(Some(piece))).await.is_err() {
-                return;
-            }
+        if begin.await.is_ok() {
+            pump.run(hasher.beside(done)).await;
         }
     });
     Ok(Incoming {
         reader: Pieces { at_hand: head.into(), more: Some(more), wanted: Some(wanted) },
         digests: Pending::Beside(digests),
     })
+}
+
+/// Carries what follows the head of a body to who hashes it, and, encrypted if there is a cipher, to the node.
+struct Pump {
+    source: Source,
+    cipher: Option<Cipher>,
+    /// Where in the body the next piece starts.
+    at: u64,
+    metrics: Arc<Metrics>,
+    to_node: mpsc::Sender<Piece>,
+}
+
+impl Pump {
+    async fn run(mut self, hashing: mpsc::Sender<Bytes>) {
+        loop {
+            let piece = match self.source.next().await {
+                Ok(Some(piece)) => piece,
+                end => {
+                    let _ = self.to_node.send(end).await;
+                    return;
+                }
+            };
+            self.metrics.bytes_in(piece.len() as u64);
+            if hashing.send(piece.clone()).await.is_err() {
+                return;
+            }
+            let len = piece.len() as u64;
+            let piece = match &mut self.cipher {
+                Some(cipher) => cipher.applied(self.at, piece),
+                None => piece,
+            };
+            self.at += len;
+            if self.to_node.send(Ok(Some(piece))).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 struct Source {

@@ -11,7 +11,7 @@ use pando_core::{
     register::{Accepted, LayoutVersion, State, Value},
 };
 use proptest::prelude::*;
-use redb::{Builder, ReadableTable as _, TableDefinition};
+use redb::{Builder, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{CrashDisk, ME, NO_LAYOUT, accepted, ballot, chunk, crash_disk::Cut, name, open_on};
 use crate::{
@@ -290,6 +290,38 @@ fn back_to_format_2(path: &std::path::Path) {
     assert!(txn.delete_table(LISTED).unwrap());
     txn.open_table(META).unwrap().insert("format", 2u64.to_le_bytes().as_slice()).unwrap();
     txn.commit().unwrap();
+}
+
+/// As format 3 was left by who used it: without a log.
+#[tokio::test]
+async fn an_index_that_had_no_log_gets_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(dir.path(), super::options());
+    let (index, log) = (dir.path().join("index.redb"), dir.path().join("index.log"));
+    let store = open().await.unwrap();
+    store.accept(NO_LAYOUT, name("a"), accepted(5, "x")).await.unwrap();
+    store.close().await.unwrap();
+    // The second time the upgrade was cut off after the log was made.
+    for left in [false, true] {
+        let database = Builder::new().open(&index).unwrap();
+        let txn = database.begin_write().unwrap();
+        txn.open_table(META).unwrap().insert("format", 3u64.to_le_bytes().as_slice()).unwrap();
+        txn.commit().unwrap();
+        drop(database);
+        std::fs::remove_file(&log).unwrap();
+        if left {
+            std::fs::write(&log, "").unwrap();
+        }
+        let store = open().await.unwrap();
+        assert_eq!(store.peek(name("a")).await.unwrap(), Some(accepted(5, "x")));
+        // Whoever does not know of the log must find in the file itself that it may not open it.
+        let alone = dir.path().join("alone");
+        std::fs::copy(&index, &alone).unwrap();
+        let format = Builder::new().open(&alone).unwrap().begin_read().unwrap().open_table(META).unwrap();
+        assert_eq!(format.get("format").unwrap().unwrap().value(), 4u64.to_le_bytes());
+        store.accept(NO_LAYOUT, name("b"), accepted(6, "y")).await.unwrap();
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
